@@ -1,0 +1,293 @@
+//! What a user says about a child: its type, its arguments, when it is restarted, how it is stopped.
+
+use std::any::type_name;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use crate::error::StartError;
+use crate::tree::plan::{ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan};
+use crate::wire::payload;
+use crate::worker::{Role, Worker};
+use crate::worker_count::Size;
+use crate::{WorkerId, id};
+
+/// A worker that is not ready after this long has failed to start.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a worker has to stop when nothing else is said (OTP's default for a worker).
+pub const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// How the arguments of an incarnation are made.
+pub(crate) enum Args {
+    Same(Result<Vec<u8>, String>),
+    Each(Box<dyn Fn(WorkerId) -> Result<Vec<u8>, String> + Send>),
+}
+
+impl Args {
+    /// The encoded arguments of one incarnation.
+    pub(crate) fn of(&self, worker: WorkerId) -> Result<Vec<u8>, String> {
+        match self {
+            Args::Same(encoded) => encoded.clone(),
+            Args::Each(make) => make(worker),
+        }
+    }
+}
+
+/// What to run in a slot: the performer's half of a child's specification.
+pub(crate) struct Launch {
+    pub(crate) role: Role,
+    pub(crate) args: Args,
+    pub(crate) stdin: bool,
+    pub(crate) start_timeout: Duration,
+}
+
+/// No arguments have been given.
+#[derive(Debug)]
+pub enum Unset {}
+
+/// The arguments have been given.
+#[derive(Debug)]
+pub enum Set {}
+
+/// `()`, which need not be given. No other type has a default: a silent 0 would be worse than a compile error.
+#[diagnostic::on_unimplemented(
+    message = "this child's arguments are missing: its worker takes `{Self}`",
+    label = "call `.args(..)` before this",
+    note = "only a worker whose `Args` is `()` can be started without `.args(..)`"
+)]
+pub trait NoArgsNeeded {}
+
+impl NoArgsNeeded for () {}
+
+/// What both kinds of worker children have in common.
+struct Common {
+    name: String,
+    restart: Restart,
+    shutdown: Shutdown,
+    start_timeout: Duration,
+    stdin: bool,
+    args: Option<Args>,
+}
+
+impl Common {
+    fn new(name: String) -> Common {
+        let (restart, shutdown) = (Restart::Permanent, Shutdown::Timeout(SHUTDOWN));
+        Common { name, restart, shutdown, start_timeout: START_TIMEOUT, stdin: false, args: None }
+    }
+
+    fn plan<W: Worker>(self, launches: &mut Vec<Launch>) -> ChildPlan {
+        let launch = launches.len() as u32;
+        let args = self.args.unwrap_or_else(|| Args::Same(Ok(Vec::new())));
+        let (stdin, start_timeout) = (self.stdin, self.start_timeout);
+        launches.push(Launch { role: Role::of::<W>(), args, stdin, start_timeout });
+        ChildPlan {
+            name: self.name,
+            restart: self.restart,
+            shutdown: self.shutdown,
+            significant: false,
+            start_timeout,
+            backoff: None,
+            kind: ChildKind::Worker { launch },
+        }
+    }
+}
+
+fn encode<A: serde::Serialize>(args: &A) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let nobody = WorkerId { slot: id::Slot::SUPERVISOR, incarnation: id::Incarnation(0) };
+    payload::encode(args, nobody, &mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+macro_rules! worker_child {
+    ($name:ident) => {
+        impl<W: Worker> $name<W, Unset> {
+            /// A child of this name, which is unique among its siblings.
+            pub fn new(name: impl Into<String>) -> Self {
+                $name { common: Common::new(name.into()), size: Size::Auto, intensity: None, _types: PhantomData }
+            }
+
+            /// What every incarnation is started with: encoded once, replayed at every restart.
+            pub fn args(mut self, args: W::Args) -> $name<W, Set> {
+                self.common.args = Some(Args::Same(encode(&args)));
+                $name { common: self.common, size: self.size, intensity: self.intensity, _types: PhantomData }
+            }
+
+            /// What each incarnation is started with, made anew for it. Called by the supervisor, on its tree thread: it must
+            /// not block.
+            pub fn args_with(mut self, make: impl Fn(WorkerId) -> W::Args + Send + 'static) -> $name<W, Set> {
+                self.common.args = Some(Args::Each(Box::new(move |worker| encode(&make(worker)))));
+                $name { common: self.common, size: self.size, intensity: self.intensity, _types: PhantomData }
+            }
+        }
+
+        impl<W: Worker, A> $name<W, A> {
+            /// When it is started again; [`Restart::Permanent`] unless said otherwise.
+            pub fn restart(mut self, restart: Restart) -> Self {
+                self.common.restart = restart;
+                self
+            }
+
+            /// How it is stopped; 5 s, then killed, unless said otherwise.
+            pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
+                self.common.shutdown = shutdown;
+                self
+            }
+
+            /// Not ready after this long, it is killed and has failed to start; 30 s unless said otherwise.
+            pub fn start_timeout(mut self, limit: Duration) -> Self {
+                self.common.start_timeout = limit;
+                self
+            }
+
+            /// Whether it gets the supervisor's standard input; /dev/null unless said otherwise.
+            pub fn stdin(mut self, inherit: Stdin) -> Self {
+                self.common.stdin = inherit == Stdin::Inherit;
+                self
+            }
+        }
+
+        impl<W: Worker, A> std::fmt::Debug for $name<W, A> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{} `{}`: {}", stringify!($name), self.common.name, type_name::<W>())
+            }
+        }
+    };
+}
+
+/// A worker's standard input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Stdin {
+    /// /dev/null.
+    #[default]
+    Null,
+    /// The supervisor's own.
+    Inherit,
+}
+
+/// A child of a supervisor: one worker.
+#[must_use]
+pub struct Child<W, A = Unset> {
+    common: Common,
+    #[allow(dead_code)] // a pool's; the two are made by one macro
+    size: Size,
+    #[allow(dead_code)]
+    intensity: Option<Intensity>,
+    _types: PhantomData<fn() -> (W, A)>,
+}
+
+/// A child of a supervisor: a number of like workers, numbered from 0.
+///
+/// For its parent it is one child; among its slots it is a one_for_one supervisor with a counter of its own: 10 x size
+/// restarts in 10 s. If it gives up, that is one death upstairs. Its members are started and stopped together.
+#[must_use]
+pub struct Pool<W, A = Unset> {
+    common: Common,
+    size: Size,
+    intensity: Option<Intensity>,
+    _types: PhantomData<fn() -> (W, A)>,
+}
+
+worker_child!(Child);
+worker_child!(Pool);
+
+impl<W: Worker, A> Pool<W, A> {
+    /// At most `restarts` of members within `within`; one more and the pool gives up. 10 x size in 10 s unless said otherwise.
+    pub fn intensity(mut self, restarts: u32, within: Duration) -> Self {
+        self.intensity = Some(Intensity::Limited { restarts, within });
+        self
+    }
+
+    /// How many members; [`Size::Auto`] unless said otherwise.
+    pub fn size(mut self, size: impl Into<Size>) -> Self {
+        self.size = size.into();
+        self
+    }
+
+    fn plan(self, launches: &mut Vec<Launch>) -> Result<ChildPlan, StartError> {
+        let size = self.size.resolve()?;
+        let restart = self.common.restart;
+        let usual = Intensity::Limited { restarts: 10 * size as u32, within: Duration::from_secs(10) };
+        let member = self.common.plan::<W>(launches);
+        Ok(pool(member, size, restart, self.intensity.unwrap_or(usual)))
+    }
+}
+
+/// A pool of `size` members like `member`.
+pub(crate) fn pool(member: ChildPlan, size: usize, restart: Restart, intensity: Intensity) -> ChildPlan {
+    let name = member.name.clone();
+    let children = (0..size).map(|n| ChildPlan { name: format!("{name}[{n}]"), ..member.clone() }).collect();
+    ChildPlan {
+        name,
+        // A pool whose members are temporary is not itself: its give-up cannot come from them.
+        restart,
+        shutdown: Shutdown::Infinity,
+        significant: false,
+        start_timeout: member.start_timeout,
+        backoff: None,
+        kind: ChildKind::Supervisor(SupervisorPlan {
+            strategy: Strategy::OneForOne,
+            intensity,
+            auto_shutdown: crate::tree::plan::AutoShutdown::Never,
+            kind: SupervisorKind::Pool,
+            children,
+        }),
+    }
+}
+
+/// What a supervisor accepts as a child: [`Child`], [`Pool`], or another supervisor.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a child of a supervisor",
+    note = "a child is a `Child::<W>::new(name)`, a `Pool::<W>::new(name)` or a named `Supervisor`; arguments other than `()` must be given with `.args(..)`"
+)]
+pub trait IntoChild {
+    /// The plan of the child; what to run is appended to `launches`.
+    #[doc(hidden)]
+    fn into_child(self, launches: &mut Launches) -> Result<Piece, StartError>;
+}
+
+/// Collects what a tree runs.
+#[doc(hidden)]
+#[derive(Default)]
+pub struct Launches(pub(crate) Vec<Launch>);
+
+impl std::fmt::Debug for Launches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} launches", self.0.len())
+    }
+}
+
+/// A child's plan.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Piece(pub(crate) ChildPlan);
+
+impl<W: Worker> IntoChild for Child<W, Set> {
+    fn into_child(self, launches: &mut Launches) -> Result<Piece, StartError> {
+        Ok(Piece(self.common.plan::<W>(&mut launches.0)))
+    }
+}
+
+impl<W: Worker> IntoChild for Child<W, Unset>
+where
+    W::Args: NoArgsNeeded,
+{
+    fn into_child(self, launches: &mut Launches) -> Result<Piece, StartError> {
+        Ok(Piece(self.common.plan::<W>(&mut launches.0)))
+    }
+}
+
+impl<W: Worker> IntoChild for Pool<W, Set> {
+    fn into_child(self, launches: &mut Launches) -> Result<Piece, StartError> {
+        Ok(Piece(self.plan(&mut launches.0)?))
+    }
+}
+
+impl<W: Worker> IntoChild for Pool<W, Unset>
+where
+    W::Args: NoArgsNeeded,
+{
+    fn into_child(self, launches: &mut Launches) -> Result<Piece, StartError> {
+        Ok(Piece(self.plan(&mut launches.0)?))
+    }
+}

@@ -1,0 +1,127 @@
+//! The running tree as its program sees it.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::error::{LookupError, RunError};
+use crate::id::Slot;
+use crate::mailbox::dead::DeadLetters;
+use crate::mailbox::endpoint::Endpoint;
+use crate::mailbox::receiver::Receiver;
+use crate::run::shared::{Command, Shared};
+use crate::wire::payload;
+use crate::worker::{Message, Worker};
+use crate::worker_ref::{self, PoolRef, WorkerRef};
+
+/// A running tree. Clones are the same one.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Cluster {
+    pub(crate) fn new(shared: Arc<Shared>, endpoint: Arc<Endpoint>) -> Cluster {
+        Cluster { shared, endpoint }
+    }
+
+    /// The mailbox of a worker, by its path: `"sum"`, `"ingest/parser"`, a pool's member `"web[2]"`. It names the slot and
+    /// follows restarts; `V` is looked at for its message type only.
+    ///
+    /// # Errors
+    /// [`LookupError`]: no such path, a pool's path, other messages.
+    pub fn worker<V: Worker>(&self, path: &str) -> Result<WorkerRef<V::Msg>, LookupError> {
+        worker_ref::worker(&self.endpoint, path)
+    }
+
+    /// The members of a pool, by its path.
+    ///
+    /// # Errors
+    /// [`LookupError`]: no such path, a worker's path, other messages.
+    pub fn pool<V: Worker>(&self, path: &str) -> Result<PoolRef<V::Msg>, LookupError> {
+        worker_ref::pool(&self.endpoint, path)
+    }
+
+    /// What workers send to the supervisor's body ([`Context::supervisor`](crate::Context::supervisor)). There is one queue:
+    /// the first inbox that is made reads it, later ones get nothing while it lives.
+    #[must_use]
+    pub fn inbox<M: Message>(&self) -> Inbox<M> {
+        Inbox { receiver: self.shared.inbox.clone(), endpoint: self.endpoint.clone(), _message: PhantomData }
+    }
+
+    /// The dead letters: messages that were in hand of a worker that died, and messages that could not be decoded.
+    #[must_use]
+    pub fn dead_letters(&self) -> DeadLetters {
+        DeadLetters { dead: self.shared.dead.clone() }
+    }
+
+    /// Waits until the tree has ended: by an operator's signal, by [`Cluster::stop`], or because it gave up.
+    ///
+    /// # Errors
+    /// [`RunError`] when it ended otherwise than by being asked to; returned from `main`, it makes the exit code 1.
+    /// # Cancel safety
+    /// Dropped before completion, nothing has changed.
+    pub async fn run(&self) -> Result<(), RunError> {
+        self.shared.ended().await
+    }
+
+    /// Stops the tree in order, children last to first, and waits for its end.
+    ///
+    /// # Cancel safety
+    /// Dropped before completion, the tree goes on stopping.
+    pub async fn stop(&self) {
+        self.shared.command(Command::Stop);
+        // How it ended is `run`'s answer.
+        let _ = self.shared.ended().await;
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cluster")
+    }
+}
+
+/// The typed inbox of the supervisor's body.
+pub struct Inbox<M> {
+    receiver: Arc<tokio::sync::Mutex<Option<Receiver>>>,
+    endpoint: Arc<Endpoint>,
+    _message: PhantomData<fn() -> M>,
+}
+
+impl<M: Message> Inbox<M> {
+    /// The next message and who sent it. What is not an `M` is reported, counted as a dead letter's cause, and skipped.
+    ///
+    /// # Cancel safety
+    /// Dropped before completion, no message is lost.
+    pub async fn next(&mut self) -> (Slot, M) {
+        let mut receiver = self.receiver.lock().await;
+        let receiver = receiver.get_or_insert_with(|| Receiver::new(self.endpoint.clone()));
+        loop {
+            let from = receiver.next().await;
+            let decoded = payload::decode(receiver.bytes(), from);
+            receiver.done();
+            match decoded {
+                Ok(message) => return (from, message),
+                Err(error) => {
+                    tracing::warn!(target: "rclust::supervisor", slot = from.0, %error, "a message to the supervisor cannot be decoded");
+                }
+            }
+        }
+    }
+
+    /// The next message alone.
+    ///
+    /// # Cancel safety
+    /// Dropped before completion, no message is lost.
+    pub async fn recv(&mut self) -> M {
+        self.next().await.1
+    }
+}
+
+impl<M> fmt::Debug for Inbox<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inbox")
+    }
+}

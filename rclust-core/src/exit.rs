@@ -1,0 +1,131 @@
+//! Why a worker ended, and what counts as a normal end.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a worker, or a supervisor node of the tree, ended.
+///
+/// What a worker says about itself (an error's text, a panic's place) is believed only as text: the
+/// kernel's word decides which variant it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ExitReason {
+    /// It ended by itself and returned success (exit code 0).
+    Normal,
+    /// It ended because it was asked to; also the reason of a supervisor node that gave up (RULES: OTP's `shutdown`).
+    Shutdown,
+    /// It asked for its own orderly end and gave a word for it (OTP's `{shutdown, Term}`).
+    ShutdownWith(String),
+    /// `start`, `on_message` or the body returned an error; its text.
+    Error(String),
+    /// It panicked.
+    Panic {
+        /// The panic's message.
+        message: String,
+        /// `file:line:column`, where known.
+        location: Option<String>,
+        /// The backtrace, if `RUST_BACKTRACE` enabled one.
+        backtrace: Option<String>,
+    },
+    /// The process ended with this exit code, other than 0, and said no more.
+    Code(i32),
+    /// A signal ended the process.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// Whether a core was dumped.
+        core: bool,
+    },
+    /// It did not become ready in time and was killed.
+    StartTimeout(Duration),
+    /// The process could not be started; the operating system's error.
+    Spawn(String),
+    /// `start` declined to run (OTP's `ignore`): the slot stays down, no failure is counted.
+    Ignored,
+    /// The process has ended and its status could not be read (somebody else collected it).
+    Unknown,
+}
+
+impl ExitReason {
+    /// Whether a transient child that ended so stays down.
+    ///
+    /// # Source
+    /// OTP, `supervisor`: a transient child is restarted "only if it terminates abnormally, that is, with an exit
+    /// reason other than `normal`, `shutdown`, or `{shutdown,Term}`".
+    #[must_use]
+    pub fn is_normal(&self) -> bool {
+        matches!(self, ExitReason::Normal | ExitReason::Shutdown | ExitReason::ShutdownWith(_))
+    }
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExitReason::Normal => f.write_str("normal"),
+            ExitReason::Shutdown => f.write_str("shutdown"),
+            ExitReason::ShutdownWith(word) => write!(f, "shutdown: {word}"),
+            ExitReason::Error(text) => write!(f, "error: {text}"),
+            ExitReason::Panic { message, location, .. } => match location {
+                Some(place) => write!(f, "panic at {place}: {message}"),
+                None => write!(f, "panic: {message}"),
+            },
+            ExitReason::Code(code) => write!(f, "exit code {code}"),
+            ExitReason::Signal { signal, core } => {
+                match signal_name(*signal) {
+                    Some(name) => write!(f, "killed by {name}")?,
+                    None => write!(f, "killed by signal {signal}")?,
+                }
+                if *core { f.write_str(", core dumped") } else { Ok(()) }
+            }
+            ExitReason::StartTimeout(limit) => write!(f, "not ready within {limit:?}"),
+            ExitReason::Spawn(error) => write!(f, "could not be started: {error}"),
+            ExitReason::Ignored => f.write_str("declined to start"),
+            ExitReason::Unknown => f.write_str("unknown: its exit status was collected by somebody else"),
+        }
+    }
+}
+
+/// The usual name of a signal's number on Linux (`signal(7)`), for the signals that end processes.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => return None,
+    })
+}
+
+/// Why a worker is asked to stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The tree ends.
+    Shutdown,
+    /// Its group is restarted (`one_for_all`, `rest_for_one`), or its supervisor node gave up.
+    Group,
+    /// Somebody asked for the end of this child.
+    Terminated,
+    /// A reload has replaced it.
+    Reload,
+    /// The pool became smaller.
+    Resize,
+    /// The worker process itself was sent SIGTERM.
+    Signal,
+}

@@ -1,0 +1,169 @@
+//! What another crate adds to the supervisor: `rclust-net` lives behind this door.
+//!
+//! An extension has a thread of its own in the supervisor, hears what happens to workers, answers their questions (with
+//! descriptors, if it wants), and is asked to fall quiet before the tree stops. For users of rclust there is nothing here.
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::context::{ShutdownSignal, say_ready};
+use crate::id::WorkerId;
+use crate::ipc::control::Control;
+use crate::mailbox::endpoint::Endpoint;
+use crate::run::shared::{Command, Shared};
+use crate::wire::control::ToSupervisor;
+
+/// The operating system's calls that extensions share with the core, so that there is one place for them.
+pub mod os {
+    pub use crate::sys::descriptors::{Received, receive_with, send_with, socket_pair};
+    pub use crate::sys::memory::{Mapping, create as create_memory};
+    pub use crate::sys::readiness::{Owns, register};
+}
+
+/// Code that runs on the supervisor's *net* thread.
+pub trait Extension: Send + 'static {
+    /// Runs until `events` ends. Called on a thread of its own.
+    fn run(self: Box<Self>, events: mpsc::UnboundedReceiver<Event>, supervisor: Supervisor);
+}
+
+/// What an extension hears.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A process was started for a slot.
+    Started {
+        /// Who.
+        worker: WorkerId,
+        /// The slot's path.
+        name: Arc<str>,
+        /// Its place in its pool.
+        index: usize,
+    },
+    /// It can serve.
+    Ready {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// It is about to be asked to stop: nothing new for it.
+    Draining {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// Its process is gone.
+    Gone {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// A question of a worker; not trusted.
+    Request {
+        /// Who asks.
+        worker: WorkerId,
+        /// For [`Supervisor::respond`].
+        id: u64,
+        /// The question.
+        body: Vec<u8>,
+    },
+    /// A worker that was full is so no more.
+    Room {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// The tree is about to stop: take nothing new, and answer when all that was taken is in a worker's hands.
+    Quiet(oneshot::Sender<()>),
+}
+
+/// The extension's way back.
+#[derive(Clone)]
+pub struct Supervisor {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Supervisor {
+    /// Answers a worker's question, with descriptors.
+    pub fn respond(&self, worker: WorkerId, id: u64, body: Vec<u8>, fds: Vec<Arc<OwnedFd>>) {
+        self.shared.command(Command::Respond { worker, id, body, fds });
+    }
+
+    /// Tells that a worker has its share of a listener.
+    pub fn listening(&self, worker: WorkerId, address: String) {
+        self.shared.command(Command::Listening { worker, address });
+    }
+
+    /// Tells that a worker was refused a listener.
+    pub fn refused_listen(&self, worker: WorkerId, address: String, error: String) {
+        self.shared.command(Command::RefusedListen { worker, address, error });
+    }
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("extension::Supervisor")
+    }
+}
+
+/// The worker that this process (or thread, in tests) is; its way to the extension in the supervisor.
+#[derive(Clone)]
+pub struct Here {
+    control: Arc<Control>,
+    endpoint: Arc<Endpoint>,
+    /// Whether its first listener makes this worker ready (else `start` does, by returning).
+    ready_by_listening: bool,
+}
+
+static HERE: std::sync::OnceLock<Here> = std::sync::OnceLock::new();
+
+impl Here {
+    pub(crate) fn install(control: Arc<Control>, endpoint: Arc<Endpoint>, ready_by_listening: bool) {
+        let _ = HERE.set(Here { control, endpoint, ready_by_listening });
+    }
+
+    /// The worker that this code runs in; `None` outside a cluster and in the supervisor.
+    #[must_use]
+    pub fn worker() -> Option<Here> {
+        HERE.get().cloned()
+    }
+
+    /// Asks the extension in the supervisor.
+    ///
+    /// # Errors
+    /// The supervisor refused, or is gone.
+    /// # Cancel safety
+    /// Dropped before completion, the question may have been handled.
+    pub async fn ask(&self, body: Vec<u8>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        self.control.ask_extension(body).await
+    }
+
+    /// Tells the extension that there is room again.
+    pub fn room(&self) {
+        self.control.say(&ToSupervisor::Room);
+    }
+
+    /// This worker listens: a body's worker is ready with that.
+    pub fn listens(&self) {
+        if self.ready_by_listening {
+            say_ready(&self.endpoint, &self.control);
+        }
+    }
+
+    /// Resolves when this worker is asked to stop.
+    #[must_use]
+    pub fn shutdown(&self) -> ShutdownSignal {
+        ShutdownSignal::new(self.control.stop())
+    }
+
+    /// The soft limit of open descriptors of this process; `None` is unlimited.
+    #[must_use]
+    pub fn descriptor_limit(&self) -> Option<u64> {
+        crate::sys::process::descriptor_limit().0
+    }
+}
+
+impl fmt::Debug for Here {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Here({})", self.endpoint.name())
+    }
+}

@@ -1,0 +1,308 @@
+//! The worker's side of the control lane: a thread that always reads, whatever the program does.
+//!
+//! Its end-of-file means that the supervisor is gone, and ends the process at once: the second guard beside the
+//! kernel's parent-death signal. It also takes the signals that a service manager or a terminal sends.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use crate::error::LookupError;
+use crate::exit::{ExitReason, StopReason};
+use crate::id::{Slot, WorkerId};
+use crate::ipc::link::{WorkerReader, WorkerWriter};
+use crate::mailbox::endpoint::{Endpoint, Located, Upstream};
+use crate::mailbox::lane::Parts;
+use crate::sys::link::Socket;
+use crate::sys::{process, readiness};
+use crate::wire::control::{Answer, Request, ToSupervisor, ToWorker};
+
+/// How long a question to the supervisor may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a worker that was sent SIGTERM waits for its supervisor's word before it drains on its own.
+const TERM_PATIENCE: Duration = Duration::from_secs(2);
+
+type Answered = (Answer, Vec<OwnedFd>);
+
+/// An order to stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    pub(crate) why: StopReason,
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// News of another worker's end.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerDown {
+    pub(crate) worker: WorkerId,
+    pub(crate) name: String,
+    pub(crate) reason: ExitReason,
+}
+
+/// What the rest of the worker uses of the control lane.
+pub(crate) struct Control {
+    writer: WorkerWriter,
+    waiting: Mutex<HashMap<u64, Box<dyn FnOnce(Answered) + Send>>>,
+    next: AtomicU64,
+    stop: watch::Sender<Option<Stop>>,
+    downs: Mutex<Option<tokio::sync::mpsc::UnboundedSender<PeerDown>>>,
+    watched: Mutex<HashMap<u64, Slot>>,
+}
+
+impl Control {
+    pub(crate) fn new(socket: Arc<Socket>) -> Arc<Control> {
+        Arc::new(Control {
+            writer: WorkerWriter::new(socket),
+            waiting: Mutex::default(),
+            next: AtomicU64::new(1),
+            stop: watch::channel(None).0,
+            downs: Mutex::default(),
+            watched: Mutex::default(),
+        })
+    }
+
+    /// Says something to the supervisor. If that fails, the supervisor is gone and so is this process, in a moment.
+    pub(crate) fn say(&self, word: &ToSupervisor) {
+        if let Err(error) = self.writer.send(word) {
+            tracing::debug!(%error, "the control lane cannot be written");
+        }
+    }
+
+    /// Changes when an order to stop comes.
+    pub(crate) fn stop(&self) -> watch::Receiver<Option<Stop>> {
+        self.stop.subscribe()
+    }
+
+    /// Where news of watched workers go.
+    pub(crate) fn deliver_downs(&self, to: tokio::sync::mpsc::UnboundedSender<PeerDown>) {
+        *self.downs.lock() = Some(to);
+    }
+
+    /// Watches a slot's current incarnation, once.
+    pub(crate) fn watch(&self, id: u64, slot: Slot) {
+        self.watched.lock().insert(id, slot);
+        self.say(&ToSupervisor::Watch { slot });
+    }
+
+    /// Watches no more.
+    pub(crate) fn unwatch(&self, id: u64) {
+        self.watched.lock().remove(&id);
+    }
+
+    /// Tells each monitor of this slot, once.
+    fn fire(&self, down: &PeerDown) {
+        let mut watched = self.watched.lock();
+        let fired = watched.len();
+        watched.retain(|_, slot| *slot != down.worker.slot);
+        if let Some(downs) = &*self.downs.lock() {
+            for _ in watched.len()..fired {
+                // The worker's loop may have ended.
+                let _ = downs.send(down.clone());
+            }
+        }
+    }
+
+    fn ask_with(&self, request: Request, then: impl FnOnce(Answered) + Send + 'static) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.waiting.lock().insert(id, Box::new(then));
+        self.say(&ToSupervisor::Request { id, request });
+        id
+    }
+
+    /// Asks the supervisor and holds the thread until it answers.
+    fn ask_blocking(&self, request: Request) -> Result<Answer, String> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let id = self.ask_with(request, move |(answer, _)| {
+            // Nobody may be waiting any more.
+            let _ = sender.send(answer);
+        });
+        receiver.recv_timeout(ANSWER_LIMIT).map_err(|_| {
+            self.waiting.lock().remove(&id);
+            format!("the supervisor did not answer within {ANSWER_LIMIT:?}")
+        })
+    }
+
+    /// Asks on behalf of an extension. Dropped before completion, the question is still answered, to nobody.
+    pub(crate) async fn ask_extension(&self, body: Vec<u8>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        let (sender, receiver) = oneshot::channel();
+        self.ask_with(Request::Extension(body), move |answered| {
+            let _ = sender.send(answered);
+        });
+        match receiver.await {
+            Ok((Answer::Extension(body), fds)) => Ok((body, fds)),
+            Ok((Answer::Refused(why), _)) => Err(io::Error::other(why)),
+            _ => Err(io::Error::other("the supervisor gave no answer")),
+        }
+    }
+
+    fn handle(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        word: ToWorker,
+        fds: Vec<OwnedFd>,
+        begin: &mpsc::SyncSender<()>,
+    ) -> io::Result<()> {
+        match word {
+            ToWorker::Boot(_) => return Err(io::Error::other("a second boot message")),
+            ToWorker::Lane { peer, end, sizes } => {
+                let mut fds = fds.into_iter();
+                let (Some(memory), Some(bell)) = (fds.next(), fds.next()) else {
+                    return Err(io::Error::other("a lane without descriptors"));
+                };
+                let ringer = fds.next().map(Arc::new);
+                endpoint.add(Parts { peer, end, sizes, memory: Arc::new(memory), bell: Arc::new(bell), ringer })?;
+            }
+            ToWorker::Begin => {
+                let _ = begin.try_send(());
+            }
+            ToWorker::Answer { id, answer } => {
+                if let Some(then) = self.waiting.lock().remove(&id) {
+                    then((answer, fds));
+                }
+            }
+            ToWorker::Stop { why, deadline } => self.order_stop(Stop { why, deadline }),
+            ToWorker::PeerDown { worker, name, taken, reason, watched } => {
+                if let Some(taken) = taken {
+                    endpoint.peer_died(worker.slot, taken, &reason);
+                }
+                if watched {
+                    self.fire(&PeerDown { worker, name, reason });
+                }
+            }
+            ToWorker::PeerGone { slot } => endpoint.peer_gone(slot),
+        }
+        Ok(())
+    }
+
+    fn order_stop(&self, stop: Stop) {
+        self.stop.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(stop);
+            }
+            first
+        });
+    }
+}
+
+/// A worker's way to the supervisor's knowledge.
+pub(crate) struct ThroughControl(pub(crate) Arc<Control>);
+
+impl Upstream for ThroughControl {
+    fn open(&self, peer: Slot) -> Result<Option<Parts>, String> {
+        match self.0.ask_blocking(Request::Lane { peer })? {
+            Answer::LaneSent => Ok(None),
+            Answer::Refused(why) => Err(why),
+            _ => Err("the supervisor's answer makes no sense".to_owned()),
+        }
+    }
+
+    fn find(&self, path: &str) -> Result<Located, LookupError> {
+        let no_cluster = |why: String| LookupError::NoCluster { path: path.to_owned(), why };
+        match self.0.ask_blocking(Request::Find { path: path.to_owned() }).map_err(no_cluster)? {
+            Answer::Worker(found) => Ok(Located::Worker(found)),
+            Answer::Pool(members) => Ok(Located::Pool(members)),
+            Answer::NotFound => Err(LookupError::NotFound { path: path.to_owned() }),
+            _ => Err(no_cluster("the supervisor's answer makes no sense".to_owned())),
+        }
+    }
+
+    fn corrupt(&self, peer: Slot) {
+        self.0.say(&ToSupervisor::CorruptLane { peer });
+    }
+}
+
+/// Starts the thread. Returns when the supervisor has said everything that existed before this process.
+pub(crate) fn start(
+    control: Arc<Control>,
+    reader: WorkerReader,
+    socket: Arc<Socket>,
+    endpoint: Arc<Endpoint>,
+) -> io::Result<()> {
+    let (begin, begun) = mpsc::sync_channel(1);
+    std::thread::Builder::new().name("rclust-control".to_owned()).stack_size(256 << 10).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                control.say(&ToSupervisor::Ending(crate::wire::control::Ending::Error(format!("no runtime: {error}"))));
+                process::exit_now(1);
+            }
+        };
+        let error = runtime.block_on(read(control.clone(), reader, socket, endpoint, begin));
+        // The supervisor is gone, or speaks another language: there is nobody to work for.
+        if let Err(error) = error {
+            control.say(&ToSupervisor::Ending(crate::wire::control::Ending::Error(format!("control lane: {error}"))));
+        }
+        process::exit_now(1);
+    })?;
+    begun.recv().map_err(|_| io::Error::other("the control lane ended before the worker began"))
+}
+
+async fn read(
+    control: Arc<Control>,
+    mut reader: WorkerReader,
+    socket: Arc<Socket>,
+    endpoint: Arc<Endpoint>,
+    begin: mpsc::SyncSender<()>,
+) -> io::Result<()> {
+    let io = readiness::register(socket)?;
+    let mut signals = Signals::new()?;
+    let mut terminated = false;
+    loop {
+        while let Some((word, fds)) = reader.next::<ToWorker>()? {
+            control.handle(&endpoint, word, fds, &begin)?;
+        }
+        tokio::select! {
+            guard = io.readable() => {
+                let mut guard = guard?;
+                match reader.read_now() {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(()),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                    Err(error) => return Err(error),
+                }
+            }
+            _ = signals.term.recv() => {
+                if terminated {
+                    // Twice: now.
+                    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+                }
+                terminated = true;
+                control.say(&ToSupervisor::Terminated);
+                let control = control.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(TERM_PATIENCE).await;
+                    control.order_stop(Stop { why: StopReason::Signal, deadline: None });
+                });
+            }
+            // The terminal's and the operator's words are for the supervisor; caught, not ignored, because "ignored"
+            // would be inherited by this worker's own children.
+            _ = signals.int.recv() => {}
+            _ = signals.hup.recv() => {}
+        }
+    }
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! The core of rclust: supervision tree, mailboxes, processes. Users depend on the `rclust` crate, which re-exports this.
+//!
+//! One binary becomes a supervised cluster of processes. A worker is an actor that happens to be an operating-system process:
+//! it has a typed mailbox and a place in a supervision tree. When it crashes, is killed or hangs, it dies alone; the supervisor
+//! replaces it, and what waited for it waits for the replacement.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "rclust runs on Linux; other systems are prepared for (all calls stand behind `sys`) but not written yet"
+);
+
+mod child_spec;
+mod cluster;
+mod context;
+mod error;
+mod exit;
+#[doc(hidden)]
+pub mod extension;
+mod id;
+mod ipc;
+mod mailbox;
+mod process;
+mod reply;
+mod run;
+mod supervisor;
+mod sys;
+mod trace;
+#[doc(hidden)]
+pub mod tree;
+mod wire;
+mod worker;
+mod worker_count;
+mod worker_ref;
+
+pub use child_spec::{Child, IntoChild, NoArgsNeeded, Pool, SHUTDOWN, START_TIMEOUT, Set, Stdin, Unset};
+pub use cluster::{Cluster, Inbox};
+pub use context::{Context, MonitorId, ShutdownSignal, Task, Timer};
+pub use error::{
+    AskError, Error, LookupError, Result, RunError, SendError, StartError, TrySendError, WorkerCountError,
+};
+pub use exit::{ExitReason, StopReason};
+pub use id::{Incarnation, Slot, WorkerId};
+pub use mailbox::dead::{BYTES as DEAD_LETTER_BYTES, DeadLetter, DeadLetters, DeadReason, LETTERS as DEAD_LETTERS};
+pub use process::role::ProcessRole;
+pub use reply::{ASK_LIMIT, Answer, Ask, Reply};
+pub use run::boot::{Body, Program, Settings, Tree, body, boot, boot_with, tree};
+pub use supervisor::Supervisor;
+pub use tree::event::GiveUp;
+pub use tree::plan::{PlanError, Restart, Shutdown, Strategy};
+pub use worker::{Down, Main, Message, Never, Outcome, Role, Worker};
+pub use worker_count::{Size, VARIABLE as WORKER_COUNT_VARIABLE};
+pub use worker_ref::{PoolRef, WorkerRef};
+
+#[doc(hidden)]
+pub mod __private {
+    //! What the macros need.
+
+    /// Refuses a return type that is no outcome, at its own place.
+    pub const fn returns<T: crate::Outcome>() {}
+}

@@ -1,0 +1,148 @@
+//! Dead letters: what was not handled, and why. Bounded; the oldest go first and are counted.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+
+use crate::exit::ExitReason;
+use crate::id::{Slot, WorkerId};
+use crate::wire::payload;
+
+/// At most this many dead letters are kept.
+pub const LETTERS: usize = 1024;
+
+/// At most this many bytes of dead letters are kept.
+pub const BYTES: usize = 16 << 20;
+
+/// Why a letter is dead.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum DeadReason {
+    /// The incarnation that had it in hand died. It may have been handled completely: what is known is that its
+    /// handler had not been seen to return.
+    Died(ExitReason),
+    /// Its bytes are not of the type that the worker takes; what the decoder said.
+    Undecodable(String),
+}
+
+/// A message that will not be handled.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Who was to handle it, and which incarnation had it.
+    pub to: WorkerId,
+    /// The path of that slot.
+    pub name: String,
+    /// Who sent it.
+    pub from: Slot,
+    /// Why it is dead.
+    pub reason: DeadReason,
+    bytes: Vec<u8>,
+}
+
+impl DeadLetter {
+    /// The message's encoded bytes (postcard).
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The message as the type that its worker takes. A reply port inside is no longer open.
+    ///
+    /// # Errors
+    /// The bytes are not of this type.
+    pub fn decode<M: DeserializeOwned>(&self) -> Result<M, postcard::Error> {
+        payload::decode(&self.bytes, self.from)
+    }
+}
+
+#[derive(Default)]
+struct Shelf {
+    letters: VecDeque<DeadLetter>,
+    bytes: usize,
+    missed: u64,
+}
+
+/// The supervisor's shelf of dead letters, filled by the tree and read by the body.
+#[derive(Clone, Default)]
+pub(crate) struct Dead {
+    shelf: Arc<Mutex<Shelf>>,
+    news: Arc<Notify>,
+}
+
+impl Dead {
+    pub(crate) fn put(&self, to: WorkerId, name: &str, from: Slot, reason: DeadReason, bytes: Vec<u8>) {
+        let mut shelf = self.shelf.lock();
+        shelf.bytes += bytes.len();
+        shelf.letters.push_back(DeadLetter { to, name: name.to_owned(), from, reason, bytes });
+        while shelf.letters.len() > LETTERS || shelf.bytes > BYTES {
+            let Some(oldest) = shelf.letters.pop_front() else { break };
+            shelf.bytes -= oldest.bytes.len();
+            shelf.missed += 1;
+        }
+        drop(shelf);
+        self.news.notify_waiters();
+    }
+}
+
+/// The stream of dead letters of a cluster: the last 1 024 or 16 MiB that nobody has read yet. All streams of one
+/// cluster share it: a letter is read once.
+pub struct DeadLetters {
+    pub(crate) dead: Dead,
+}
+
+impl DeadLetters {
+    /// The next dead letter; waits for one.
+    ///
+    /// # Cancel safety
+    /// Dropped before completion, no letter is lost.
+    pub async fn next(&mut self) -> DeadLetter {
+        loop {
+            let dead = self.dead.clone();
+            let news = dead.news.notified();
+            if let Some(letter) = self.try_next() {
+                return letter;
+            }
+            news.await;
+        }
+    }
+
+    /// The next dead letter, if there is one.
+    pub fn try_next(&mut self) -> Option<DeadLetter> {
+        let mut shelf = self.dead.shelf.lock();
+        let letter = shelf.letters.pop_front()?;
+        shelf.bytes -= letter.bytes.len();
+        Some(letter)
+    }
+
+    /// How many letters had to make room for newer ones, unread, since the cluster started.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.dead.shelf.lock().missed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Incarnation;
+
+    #[test]
+    fn the_oldest_make_room_and_are_counted() {
+        let dead = Dead::default();
+        let to = WorkerId { slot: Slot(1), incarnation: Incarnation(1) };
+        for n in 0..LETTERS as u32 + 5 {
+            dead.put(to, "a", Slot(0), DeadReason::Died(ExitReason::Unknown), n.to_le_bytes().to_vec());
+        }
+        let mut letters = DeadLetters { dead: dead.clone() };
+        assert_eq!(
+            (letters.missed(), letters.try_next().map(|letter| letter.bytes)),
+            (5, Some(5u32.to_le_bytes().to_vec()))
+        );
+        dead.put(to, "a", Slot(0), DeadReason::Died(ExitReason::Unknown), vec![0; BYTES]);
+        assert_eq!(letters.try_next().map(|letter| letter.bytes.len()), Some(BYTES), "only the last fits");
+        assert!(letters.try_next().is_none());
+    }
+}

@@ -1,0 +1,321 @@
+//! One process's side of all its lanes: who it is, whom it can reach, what rings it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::error::LookupError;
+use crate::exit::ExitReason;
+use crate::id::{Slot, WorkerId};
+use crate::mailbox::lane::{Lane, Parts, WORTH_RELEASING};
+use crate::mailbox::pending::{Outcome, Pending};
+use crate::mailbox::sender;
+use crate::sys::{descriptors, readiness};
+use crate::wire::control::Found;
+
+/// After this long without use a ring's pages are given back.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Replies handled before others get a turn.
+const TURN: usize = 256;
+
+/// The way to the supervisor's knowledge: a call in the supervisor, a question over the control lane in a worker.
+pub(crate) trait Upstream: Send + Sync {
+    /// A lane to `peer`; `Ok(None)`: it has been installed already.
+    fn open(&self, peer: Slot) -> Result<Option<Parts>, String>;
+    /// What a path names.
+    fn find(&self, path: &str) -> Result<Located, LookupError>;
+    /// The peer's ring is corrupt.
+    fn corrupt(&self, peer: Slot);
+}
+
+/// What a path names.
+pub(crate) enum Located {
+    Worker(Found),
+    Pool(Vec<Found>),
+}
+
+/// One process in the cluster (or, in tests, one thread that plays one).
+pub(crate) struct Endpoint {
+    me: WorkerId,
+    name: String,
+    runtime: Handle,
+    upstream: Box<dyn Upstream>,
+    lanes: RwLock<HashMap<Slot, Arc<Lane>>>,
+    /// Serializes the opening of lanes, and their being added.
+    opening: Mutex<()>,
+    adding: Mutex<()>,
+    active: Mutex<Vec<Arc<Lane>>>,
+    activity: Notify,
+    unrung: Mutex<Vec<Arc<Lane>>>,
+    ring: Notify,
+    pending: Mutex<Pending>,
+    ready: AtomicBool,
+}
+
+static PROCESS: OnceLock<Arc<Endpoint>> = OnceLock::new();
+
+thread_local! {
+    static THREAD: RefCell<Option<Arc<Endpoint>>> = const { RefCell::new(None) };
+}
+
+/// Who this thread, or else this process, is.
+pub(crate) fn current() -> Option<Arc<Endpoint>> {
+    THREAD.with(|own| own.borrow().clone()).or_else(|| PROCESS.get().cloned())
+}
+
+impl Endpoint {
+    /// Makes the process's endpoint. Its tasks run on `runtime`.
+    pub(crate) fn new(me: WorkerId, name: String, runtime: Handle, upstream: Box<dyn Upstream>) -> Arc<Endpoint> {
+        let endpoint = Arc::new(Endpoint {
+            me,
+            name,
+            runtime,
+            upstream,
+            lanes: RwLock::default(),
+            opening: Mutex::new(()),
+            adding: Mutex::new(()),
+            active: Mutex::default(),
+            activity: Notify::new(),
+            unrung: Mutex::default(),
+            ring: Notify::new(),
+            pending: Mutex::default(),
+            ready: AtomicBool::new(false),
+        });
+        endpoint.runtime.spawn(ring_batches(endpoint.clone()));
+        endpoint
+    }
+
+    /// Makes it the answer to "who is this process". Once.
+    pub(crate) fn install(self: &Arc<Self>) {
+        let _ = PROCESS.set(self.clone());
+    }
+
+    /// Who this is.
+    pub(crate) fn me(&self) -> WorkerId {
+        self.me
+    }
+
+    /// The path of this slot.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it has said that it is ready (before that it must not ask the supervisor's body).
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// It has.
+    pub(crate) fn set_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// The open asks.
+    pub(crate) fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock()
+    }
+
+    /// What a path names.
+    pub(crate) fn find(&self, path: &str) -> Result<Located, LookupError> {
+        self.upstream.find(path)
+    }
+
+    /// The lane to a slot; opened at first use. In a worker that is one question to the supervisor, during which the
+    /// calling thread is held (tens of microseconds, 5 s at most).
+    pub(crate) fn lane(self: &Arc<Self>, peer: Slot) -> Result<Arc<Lane>, String> {
+        if let Some(lane) = self.lanes.read().get(&peer) {
+            return Ok(lane.clone());
+        }
+        let _one = self.opening.lock();
+        if let Some(lane) = self.lanes.read().get(&peer) {
+            return Ok(lane.clone());
+        }
+        if let Some(parts) = self.upstream.open(peer)? {
+            return self.add(parts).map_err(|error| error.to_string());
+        }
+        self.lanes.read().get(&peer).cloned().ok_or_else(|| "the supervisor sent no lane".to_owned())
+    }
+
+    /// Takes part in a lane, once per peer.
+    pub(crate) fn add(self: &Arc<Self>, parts: Parts) -> io::Result<Arc<Lane>> {
+        let peer = parts.peer;
+        let _one = self.adding.lock();
+        if let Some(lane) = self.lanes.read().get(&peer) {
+            return Ok(lane.clone());
+        }
+        let lane = Arc::new(Lane::open(parts)?);
+        self.lanes.write().insert(peer, lane.clone());
+        let bell = {
+            let _runtime = self.runtime.enter();
+            readiness::register(lane.bell())?
+        };
+        self.runtime.spawn(answer_bell(self.clone(), lane.clone(), bell));
+        self.activate(&lane);
+        Ok(lane)
+    }
+
+    /// Puts a lane on the receiver's list.
+    fn activate(&self, lane: &Arc<Lane>) {
+        if !lane.active.swap(true, Ordering::AcqRel) {
+            self.active.lock().push(lane.clone());
+            self.activity.notify_one();
+        }
+    }
+
+    /// Moves the lanes that have (or may have) messages to `turn`.
+    pub(crate) fn drain_active(&self, turn: &mut std::collections::VecDeque<Arc<Lane>>) {
+        turn.extend(self.active.lock().drain(..));
+    }
+
+    /// Completes when a lane has become active since the last time.
+    pub(crate) async fn activity(&self) {
+        self.activity.notified().await;
+    }
+
+    /// Rings this lane's reader when the sending task has yielded.
+    pub(crate) fn ring_later(&self, lane: &Arc<Lane>) {
+        self.unrung.lock().push(lane.clone());
+        self.ring.notify_one();
+    }
+
+    /// Rings everybody whom committed records wait for, now.
+    pub(crate) fn ring_all(&self) {
+        let lanes = std::mem::take(&mut *self.unrung.lock());
+        for lane in lanes {
+            lane.ring_if_needed();
+        }
+    }
+
+    /// An incarnation of `peer` died; it had taken our messages up to `taken`.
+    pub(crate) fn peer_died(&self, peer: Slot, taken: u64, reason: &ExitReason) {
+        self.pending.lock().died(peer, taken, reason);
+    }
+
+    /// `peer` will never be filled again.
+    pub(crate) fn peer_gone(&self, peer: Slot) {
+        if let Some(lane) = self.lanes.read().get(&peer) {
+            lane.close();
+        }
+        self.pending.lock().closed(peer);
+    }
+
+    /// The cluster has ended: nothing can be sent any more.
+    pub(crate) fn close(&self) {
+        let peers: Vec<Slot> = self.lanes.read().keys().copied().collect();
+        for peer in peers {
+            self.peer_gone(peer);
+        }
+    }
+
+    /// The peer broke the ring's rules: nothing of it is read any more, and the supervisor hears of it.
+    pub(crate) fn distrust(&self, lane: &Lane) {
+        lane.close();
+        self.pending.lock().closed(lane.peer);
+        self.upstream.corrupt(lane.peer);
+    }
+
+    /// Settles the answers that have come. `false`: there are more than one turn's worth.
+    fn take_answers(&self, lane: &Lane) -> Result<bool, crate::mailbox::ring::Corrupt> {
+        let mut answers = lane.answers.lock();
+        let mut bytes = Vec::new();
+        for _ in 0..TURN {
+            bytes.clear();
+            match answers.take(&mut bytes)? {
+                Some(kind) => {
+                    if answers.done() && answers.writer_waits() {
+                        lane.ring();
+                    }
+                    self.settle(lane.peer, kind, &bytes);
+                }
+                None => {
+                    if answers.writer_waits() {
+                        lane.ring();
+                    }
+                    if answers.sleep()? {
+                        lane.tell_idle(answers.handled());
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Hands an answer to its asker.
+    pub(crate) fn settle(&self, from: Slot, kind: u32, bytes: &[u8]) {
+        let Some((id, rest)) = bytes.split_first_chunk::<8>() else { return };
+        let Some((incarnation, value)) = rest.split_first_chunk::<4>() else { return };
+        if u32::from_le_bytes(*incarnation) != self.me.incarnation.0 {
+            return; // an answer to a predecessor's question
+        }
+        let outcome = match kind {
+            sender::ANSWER => Outcome::Answered { from, bytes: value.to_vec() },
+            sender::DROPPED => Outcome::Dropped,
+            _ => Outcome::Unanswerable(String::from_utf8_lossy(value).into_owned()),
+        };
+        self.pending.lock().settle(u64::from_le_bytes(*id), outcome);
+    }
+}
+
+/// Rings the readers of finished batches: runs when the sending task yields.
+async fn ring_batches(endpoint: Arc<Endpoint>) {
+    loop {
+        endpoint.ring.notified().await;
+        endpoint.ring_all();
+    }
+}
+
+/// What one lane's doorbell wakes: its answers, its messages, its waiting senders, and the wish to release memory.
+async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc<std::os::fd::OwnedFd>>) {
+    let mut released = 0;
+    let mut release_at: Option<Instant> = None;
+    loop {
+        let settled = match endpoint.take_answers(&lane) {
+            Ok(settled) => settled,
+            Err(_) => return endpoint.distrust(&lane),
+        };
+        if lane.flush_replies().is_err() {
+            return endpoint.distrust(&lane);
+        }
+        if !settled {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        if release_at.is_none() && lane.written().wrapping_sub(released) >= WORTH_RELEASING {
+            release_at = Some(Instant::now() + IDLE);
+        }
+        let ready = async {
+            match release_at {
+                Some(at) => tokio::time::timeout_at(at, bell.readable()).await.ok(),
+                None => Some(bell.readable().await),
+            }
+        };
+        match ready.await {
+            Some(Ok(mut guard)) => match descriptors::hush(bell.get_ref().as_ref()) {
+                Ok(true) => guard.clear_ready(),
+                Ok(false) | Err(_) => return,
+            },
+            Some(Err(_)) => return,
+            None => {
+                release_at = None;
+                // Not empty: the reader rings when it has emptied it.
+                if lane.release_if_empty() {
+                    released = lane.written();
+                }
+                continue;
+            }
+        }
+        lane.room.notify_waiters();
+        endpoint.activate(&lane);
+    }
+}

@@ -1,0 +1,275 @@
+//! One pair of slots: their memory, their doorbell, and this process's side of the four rings in it.
+//!
+//! ```text
+//! page 0   headers of the rings: messages first->second, second->first, replies first->second, second->first
+//! then     their data, each with its slack
+//! ```
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::id::Slot;
+use crate::mailbox::ring::{Corrupt, HEADER, Place, Reader, Writer};
+use crate::sys::descriptors;
+use crate::sys::memory::Mapping;
+use crate::wire::control::End;
+
+/// Capacity of a lane between the supervisor and a worker, for messages and for replies each, in bytes.
+pub(crate) const WITH_SUPERVISOR: u32 = 1 << 20;
+
+/// Capacity of a lane between two workers.
+pub(crate) const BETWEEN_WORKERS: u32 = 64 << 10;
+
+/// Open asks in one lane; further ones wait until one has ended.
+pub(crate) const OPEN_ASKS: usize = 1024;
+
+/// So many bytes through a ring are worth giving its pages back when it idles.
+pub(crate) const WORTH_RELEASING: u64 = 64 << 10;
+
+/// At most this many messages, or bytes, wait for one wake.
+const BATCH_MESSAGES: usize = 32;
+const BATCH_BYTES: usize = 16 << 10;
+
+/// How the memory of a pair is divided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    rings: [Place; 4],
+    len: usize,
+}
+
+impl Layout {
+    /// The division for these capacities (powers of two, at least a page).
+    pub(crate) fn new((messages, replies): (u32, u32)) -> Option<Layout> {
+        let sizes = [messages, messages, replies, replies];
+        if sizes.iter().any(|size| !size.is_power_of_two() || *size < 4096 || *size > 1 << 30) {
+            return None;
+        }
+        let mut at = 4096;
+        let rings = std::array::from_fn(|n| {
+            let place = Place { header: n * HEADER, data: at, capacity: sizes[n] as usize };
+            at += place.span().next_multiple_of(4096);
+            place
+        });
+        Some(Layout { rings, len: at })
+    }
+
+    /// Bytes in all.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The ring of messages that `end` writes.
+    pub(crate) fn messages_of(&self, end: End) -> Place {
+        self.rings[end as usize]
+    }
+
+    /// The ring of replies that `end` writes.
+    pub(crate) fn replies_of(&self, end: End) -> Place {
+        self.rings[2 + end as usize]
+    }
+}
+
+impl End {
+    /// The end of `me` in a pair with `peer`.
+    pub(crate) fn of(me: Slot, peer: Slot) -> End {
+        if me < peer { End::First } else { End::Second }
+    }
+
+    /// The other one.
+    pub(crate) fn other(self) -> End {
+        match self {
+            End::First => End::Second,
+            End::Second => End::First,
+        }
+    }
+}
+
+/// What a process needs to take part in a lane.
+pub(crate) struct Parts {
+    pub(crate) peer: Slot,
+    pub(crate) end: End,
+    pub(crate) sizes: (u32, u32),
+    pub(crate) memory: Arc<OwnedFd>,
+    pub(crate) bell: Arc<OwnedFd>,
+    /// In a slot's lane to itself: the end that rings `bell`, which is the same one elsewhere.
+    pub(crate) ringer: Option<Arc<OwnedFd>>,
+}
+
+/// The replies that this side writes; what finds no room waits here, so that answering never waits.
+pub(crate) struct Replies {
+    pub(crate) writer: Writer,
+    pub(crate) waiting: VecDeque<(u32, Vec<u8>)>,
+}
+
+/// This process's side of one pair.
+pub(crate) struct Lane {
+    pub(crate) peer: Slot,
+    pub(crate) out: Mutex<Writer>,
+    pub(crate) replies: Mutex<Replies>,
+    pub(crate) inbox: Mutex<Reader>,
+    pub(crate) answers: Mutex<Reader>,
+    /// Notified when there may be room to send again.
+    pub(crate) room: Notify,
+    /// Whether the receiver has it on its list.
+    pub(crate) active: AtomicBool,
+    closed: AtomicBool,
+    largest: usize,
+    bell: Arc<OwnedFd>,
+    ringer: Arc<OwnedFd>,
+    /// Open asks; more than this wait.
+    pub(crate) asks: Semaphore,
+    unrung: AtomicUsize,
+    unrung_bytes: AtomicUsize,
+    idle_told: AtomicUsize,
+}
+
+impl Lane {
+    /// Takes part in a lane.
+    pub(crate) fn open(parts: Parts) -> io::Result<Lane> {
+        let invalid = |what: Corrupt| io::Error::new(io::ErrorKind::InvalidData, what);
+        let layout = Layout::new(parts.sizes).ok_or_else(|| invalid(Corrupt("a lane's size")))?;
+        let map = Arc::new(Mapping::new(parts.memory, layout.len())?);
+        let theirs = parts.end.other();
+        // A slot's lane to itself is one ring, written and read by the same process.
+        let mine = if parts.ringer.is_some() { theirs } else { parts.end };
+        let place = layout.messages_of(mine);
+        Ok(Lane {
+            peer: parts.peer,
+            out: Mutex::new(Writer::open(map.clone(), place).map_err(invalid)?),
+            replies: Mutex::new(Replies {
+                writer: Writer::open(map.clone(), layout.replies_of(mine)).map_err(invalid)?,
+                waiting: VecDeque::new(),
+            }),
+            inbox: Mutex::new(Reader::open(map.clone(), layout.messages_of(theirs)).map_err(invalid)?),
+            answers: Mutex::new(Reader::open(map, layout.replies_of(theirs)).map_err(invalid)?),
+            room: Notify::new(),
+            active: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            largest: place.largest_payload(),
+            ringer: parts.ringer.unwrap_or_else(|| parts.bell.clone()),
+            bell: parts.bell,
+            asks: Semaphore::new(OPEN_ASKS),
+            unrung: AtomicUsize::new(0),
+            unrung_bytes: AtomicUsize::new(0),
+            idle_told: AtomicUsize::new(0),
+        })
+    }
+
+    /// The doorbell's own end.
+    pub(crate) fn bell(&self) -> Arc<OwnedFd> {
+        self.bell.clone()
+    }
+
+    /// The largest encoded message of this lane, in bytes.
+    pub(crate) fn largest(&self) -> usize {
+        self.largest
+    }
+
+    /// Whether the slot on the other side will never be filled again.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// It will not.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.room.notify_waiters();
+    }
+
+    /// Notes a committed record. `Wake::First`: the caller has to see to it that somebody rings later.
+    pub(crate) fn committed(&self, bytes: usize) -> Wake {
+        let waiting = self.unrung.fetch_add(1, Ordering::AcqRel) + 1;
+        let sum = self.unrung_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        if waiting >= BATCH_MESSAGES || sum >= BATCH_BYTES {
+            Wake::Now
+        } else if waiting == 1 {
+            Wake::First
+        } else {
+            Wake::Later
+        }
+    }
+
+    /// Rings the reader on the other side if it sleeps and something was committed since the last time.
+    pub(crate) fn ring_if_needed(&self) {
+        self.unrung_bytes.store(0, Ordering::Release);
+        if self.unrung.swap(0, Ordering::AcqRel) == 0 {
+            return;
+        }
+        let messages = self.out.lock().reader_sleeps();
+        let replies = self.replies.lock().writer.reader_sleeps();
+        if messages || replies {
+            self.ring();
+        }
+    }
+
+    /// Rings the other side.
+    pub(crate) fn ring(&self) {
+        descriptors::ring(&*self.ringer);
+    }
+
+    /// The inbox is empty and its reader goes to sleep: the writer may want to give the ring's pages back.
+    pub(crate) fn tell_idle(&self, handled: u64) {
+        let told = self.idle_told.load(Ordering::Relaxed) as u64;
+        if handled.wrapping_sub(told) >= WORTH_RELEASING {
+            self.idle_told.store(handled as usize, Ordering::Relaxed);
+            self.ring();
+        }
+    }
+
+    /// Bytes that this side has written since the lane was made.
+    pub(crate) fn written(&self) -> u64 {
+        let messages = self.out.lock().tail();
+        messages.wrapping_add(self.replies.lock().writer.tail())
+    }
+
+    /// Gives the pages of this side's rings back if their reader has handled everything. An error costs memory, nothing else.
+    pub(crate) fn release_if_empty(&self) -> bool {
+        let messages = self.out.lock().release_if_empty().unwrap_or(false);
+        let replies = self.replies.lock().writer.release_if_empty().unwrap_or(false);
+        messages && replies
+    }
+
+    /// Writes the replies that wait for room, as far as there is room.
+    pub(crate) fn flush_replies(&self) -> Result<(), Corrupt> {
+        use crate::mailbox::ring::PushError;
+        let mut replies = self.replies.lock();
+        let mut wrote = false;
+        let Replies { writer, waiting } = &mut *replies;
+        while let Some((kind, bytes)) = waiting.front() {
+            match writer.push(*kind, bytes) {
+                Ok(_) => {
+                    wrote = true;
+                    waiting.pop_front();
+                }
+                Err(PushError::Full) => {
+                    let len = bytes.len();
+                    if !writer.wait_for_room(len)? {
+                        break;
+                    }
+                }
+                Err(PushError::Corrupt(corrupt)) => return Err(corrupt),
+            }
+        }
+        if wrote && writer.reader_sleeps() {
+            self.ring();
+        }
+        Ok(())
+    }
+}
+
+/// Who has to ring for a committed record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wake {
+    /// The batch is full: ring now.
+    Now,
+    /// The first of a batch: see to it that the batch is rung.
+    First,
+    /// Somebody will.
+    Later,
+}

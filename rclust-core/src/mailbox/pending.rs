@@ -1,0 +1,104 @@
+//! Asks waiting for a reply. Pure.
+
+use std::collections::HashMap;
+
+use tokio::sync::oneshot;
+
+use crate::exit::ExitReason;
+use crate::id::Slot;
+
+/// What an asker hears.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The encoded answer, and who gave it.
+    Answered { from: Slot, bytes: Vec<u8> },
+    /// The port was dropped.
+    Dropped,
+    /// Who had taken the question died.
+    Died(ExitReason),
+    /// The slot will never be filled again.
+    Closed,
+    /// The answer could not be sent back.
+    Unanswerable(String),
+}
+
+/// Where an answer goes.
+pub(crate) type Sink = oneshot::Sender<Outcome>;
+
+struct Entry {
+    sink: Sink,
+    asked: Slot,
+    position: u64,
+}
+
+/// All open asks of one process.
+#[derive(Default)]
+pub(crate) struct Pending {
+    open: HashMap<u64, Entry>,
+}
+
+impl Pending {
+    /// An ask was committed: its record ends at `position` of the lane to `asked`.
+    pub(crate) fn opened(&mut self, id: u64, sink: Sink, asked: Slot, position: u64) {
+        if self.open.len() > 64 && self.open.len() == self.open.capacity() {
+            // Before growing: those whose asker has gone away (time-outs) are not waited for.
+            self.open.retain(|_, entry| !entry.sink.is_closed());
+        }
+        self.open.insert(id, Entry { sink, asked, position });
+    }
+
+    /// An outcome arrived. Unknown ids (answered, timed out, forged) are ignored.
+    pub(crate) fn settle(&mut self, id: u64, outcome: Outcome) {
+        if let Some(entry) = self.open.remove(&id) {
+            // The asker may have stopped waiting.
+            let _ = entry.sink.send(outcome);
+        }
+    }
+
+    /// An incarnation of `asked` died after taking everything up to `taken`: those asks fail, later ones go on waiting.
+    pub(crate) fn died(&mut self, asked: Slot, taken: u64, reason: &ExitReason) {
+        self.fail(|entry| entry.asked == asked && entry.position <= taken, || Outcome::Died(reason.clone()));
+    }
+
+    /// `asked` will never be filled again.
+    pub(crate) fn closed(&mut self, asked: Slot) {
+        self.fail(|entry| entry.asked == asked, || Outcome::Closed);
+    }
+
+    fn fail(&mut self, which: impl Fn(&Entry) -> bool, outcome: impl Fn() -> Outcome) {
+        let ids: Vec<u64> = self.open.iter().filter(|(_, entry)| which(entry)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.settle(id, outcome());
+        }
+    }
+
+    /// How many are open.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_fails_what_was_taken_and_nothing_else() {
+        let mut pending = Pending::default();
+        let mut ends = Vec::new();
+        for (id, slot, position) in [(1, 5, 64), (2, 5, 128), (3, 5, 192), (4, 6, 64)] {
+            let (sink, end) = oneshot::channel();
+            pending.opened(id, sink, Slot(slot), position);
+            ends.push(end);
+        }
+        pending.died(Slot(5), 128, &ExitReason::Code(3));
+        assert!(matches!(ends[0].try_recv(), Ok(Outcome::Died(ExitReason::Code(3)))));
+        assert!(matches!(ends[1].try_recv(), Ok(Outcome::Died(ExitReason::Code(3)))));
+        assert!(ends[2].try_recv().is_err() && ends[3].try_recv().is_err());
+        assert_eq!(pending.len(), 2);
+        pending.settle(1, Outcome::Dropped);
+        pending.closed(Slot(5));
+        assert!(matches!(ends[2].try_recv(), Ok(Outcome::Closed)));
+    }
+}

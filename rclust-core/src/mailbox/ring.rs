@@ -1,0 +1,390 @@
+//! Records in a byte region that two processes share: commit, taken, done. Checks everything it reads.
+//!
+//! One writer, one reader, each a process that may die or lie at any moment. Positions are bytes since the ring was
+//! made and only grow; a record at position `p` lies at `p & (capacity - 1)`, and the last one before the end runs on
+//! into a slack of one largest record, so that every record is one piece.
+//!
+//! ```text
+//! record   u32 length of the payload | u32 kind | payload | padding to 8 bytes        (native byte order)
+//! header   0 tail, 8 waiting                 written by the writer (waiting: cleared by the reader)
+//!          128 taken, 136 done               written by the reader
+//!          256 sleeping                      set by the reader, cleared by the writer
+//! ```
+//! A record exists from the one Release store of `tail` on that follows its bytes. `taken` is stored before a record is
+//! decoded, `done` when its handler has returned: *in hand* is what lies between.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use crate::sys::memory::Mapping;
+
+const TAIL: usize = 0;
+const WAITING: usize = 8;
+const TAKEN: usize = 128;
+const DONE: usize = 136;
+const SLEEPING: usize = 256;
+
+/// Bytes of a ring's header.
+pub(crate) const HEADER: usize = 384;
+
+/// Bytes in front of a record's payload.
+const RECORD_HEAD: usize = 8;
+
+/// Where a ring lies in a mapping and how large it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Offset of the header; a multiple of 128.
+    pub(crate) header: usize,
+    /// Offset of the data; a multiple of 4096.
+    pub(crate) data: usize,
+    /// Bytes of the ring; a power of two.
+    pub(crate) capacity: usize,
+}
+
+impl Place {
+    /// The largest record, head included: half the ring, so that two always fit.
+    pub(crate) fn largest(&self) -> usize {
+        self.capacity / 2
+    }
+
+    /// The largest payload.
+    pub(crate) fn largest_payload(&self) -> usize {
+        self.largest() - RECORD_HEAD
+    }
+
+    /// Bytes of data with the slack.
+    pub(crate) fn span(&self) -> usize {
+        self.capacity + self.largest()
+    }
+
+    /// Where a reader's `taken` word lies, for the supervisor's look at a dead reader.
+    pub(crate) fn taken_word(&self) -> u64 {
+        (self.header + TAKEN) as u64
+    }
+
+    /// Where a reader's `done` word lies.
+    pub(crate) fn done_word(&self) -> u64 {
+        (self.header + DONE) as u64
+    }
+
+    /// Where the writer's `tail` word lies.
+    pub(crate) fn tail_word(&self) -> u64 {
+        (self.header + TAIL) as u64
+    }
+
+    /// Where the record at `position` lies.
+    pub(crate) fn at(&self, position: u64) -> usize {
+        self.data + (position as usize & (self.capacity - 1))
+    }
+
+    /// Bytes that a payload takes as a record.
+    pub(crate) fn record(payload: usize) -> usize {
+        RECORD_HEAD + payload.next_multiple_of(8)
+    }
+
+    /// Reads a record's head: the payload's length and the kind, if the length can be.
+    pub(crate) fn head(&self, bytes: [u8; 8], available: u64) -> Result<(usize, u32), Corrupt> {
+        let word = u64::from_ne_bytes(bytes);
+        let (len, kind) = (word as u32 as usize, (word >> 32) as u32);
+        if len > self.largest_payload() || Place::record(len) as u64 > available {
+            return Err(Corrupt("a record's length"));
+        }
+        Ok((len, kind))
+    }
+}
+
+/// The other side broke the ring's rules: it is not to be trusted further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the shared mailbox memory is corrupt: {0} cannot be")]
+pub(crate) struct Corrupt(pub(crate) &'static str);
+
+/// Why a record was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PushError {
+    /// No room now.
+    Full,
+    /// The reader's cursors make no sense.
+    Corrupt(Corrupt),
+}
+
+/// The writing side of a ring.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    map: Arc<Mapping>,
+    place: Place,
+    tail: u64,
+    done: u64,
+}
+
+impl Writer {
+    /// Goes on where the last writer of this ring stopped.
+    pub(crate) fn open(map: Arc<Mapping>, place: Place) -> Result<Writer, Corrupt> {
+        let tail = map.load(place.header + TAIL, Ordering::Acquire);
+        let done = map.load(place.header + DONE, Ordering::Acquire);
+        let writer = Writer { map, place, tail, done };
+        if tail % 8 != 0 {
+            return Err(Corrupt("the tail"));
+        }
+        writer.check(done)?;
+        Ok(writer)
+    }
+
+    fn check(&self, done: u64) -> Result<(), Corrupt> {
+        let used = self.tail.wrapping_sub(done);
+        if done % 8 != 0 || used > self.place.capacity as u64 { Err(Corrupt("the reader's cursor")) } else { Ok(()) }
+    }
+
+    /// Writes and commits a record; returns the position behind it. Nothing is rung.
+    pub(crate) fn push(&mut self, kind: u32, payload: &[u8]) -> Result<u64, PushError> {
+        let size = Place::record(payload.len());
+        debug_assert!(size <= self.place.largest(), "the caller checks the size limit");
+        if !self.has_room(size).map_err(PushError::Corrupt)? {
+            return Err(PushError::Full);
+        }
+        let at = self.place.at(self.tail);
+        let head = u64::from(payload.len() as u32) | u64::from(kind) << 32;
+        self.map.write(at, &head.to_ne_bytes());
+        self.map.write(at + RECORD_HEAD, payload);
+        self.tail += size as u64;
+        // The commit: from here on the record survives this process.
+        self.map.store(self.place.header + TAIL, self.tail, Ordering::Release);
+        Ok(self.tail)
+    }
+
+    /// The position behind the last record.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// Whether a record with a payload of this size has room now.
+    pub(crate) fn has_room_for(&mut self, payload: usize) -> Result<bool, Corrupt> {
+        self.has_room(Place::record(payload))
+    }
+
+    fn has_room(&mut self, size: usize) -> Result<bool, Corrupt> {
+        let room = |tail: u64, done: u64| self.place.capacity as u64 - (tail - done) >= size as u64;
+        if room(self.tail, self.done) {
+            return Ok(true);
+        }
+        let done = self.map.load(self.place.header + DONE, Ordering::Acquire);
+        self.check(done)?;
+        self.done = done;
+        Ok(room(self.tail, done))
+    }
+
+    /// Tells the reader that this side waits for room, and looks once more: `true` if there is room for `payload` now.
+    pub(crate) fn wait_for_room(&mut self, payload: usize) -> Result<bool, Corrupt> {
+        self.map.store(self.place.header + WAITING, 1, Ordering::Relaxed);
+        // Pairs with the fence in `Reader::writer_waits`: either it sees the flag, or we see its `done`.
+        fence(Ordering::SeqCst);
+        self.has_room(Place::record(payload))
+    }
+
+    /// Whether the reader sleeps and must be woken; asking takes the duty to ring.
+    pub(crate) fn reader_sleeps(&self) -> bool {
+        // Pairs with the fence in `Reader::sleep`: either it sees our tail, or we see its flag.
+        fence(Ordering::SeqCst);
+        let word = self.place.header + SLEEPING;
+        self.map.load(word, Ordering::Relaxed) != 0 && self.map.swap(word, 0, Ordering::AcqRel) != 0
+    }
+
+    /// Gives the ring's pages back if the reader has handled everything, so that all of it is this side's.
+    pub(crate) fn release_if_empty(&mut self) -> std::io::Result<bool> {
+        let done = self.map.load(self.place.header + DONE, Ordering::Acquire);
+        if done != self.tail {
+            return Ok(false);
+        }
+        self.done = done;
+        self.map.release(self.place.data, self.place.span())?;
+        Ok(true)
+    }
+}
+
+/// The reading side of a ring.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    map: Arc<Mapping>,
+    place: Place,
+    taken: u64,
+    done: u64,
+    tail: u64,
+    told: u64,
+}
+
+impl Reader {
+    /// Goes on where the last reader stopped, or where the supervisor put it.
+    pub(crate) fn open(map: Arc<Mapping>, place: Place) -> Result<Reader, Corrupt> {
+        let taken = map.load(place.header + TAKEN, Ordering::Acquire);
+        let done = map.load(place.header + DONE, Ordering::Acquire);
+        if taken % 8 != 0 || taken != done {
+            return Err(Corrupt("the reader's cursor"));
+        }
+        let mut reader = Reader { map, place, taken, done, tail: taken, told: done };
+        reader.look()?;
+        Ok(reader)
+    }
+
+    fn look(&mut self) -> Result<bool, Corrupt> {
+        let tail = self.map.load(self.place.header + TAIL, Ordering::Acquire);
+        if tail % 8 != 0 || tail.wrapping_sub(self.taken) > self.place.capacity as u64 {
+            return Err(Corrupt("the writer's tail"));
+        }
+        self.tail = tail;
+        Ok(tail != self.taken)
+    }
+
+    /// Takes the next record: its payload is appended to `into`, its kind returned. It is in hand until [`Reader::done`].
+    pub(crate) fn take(&mut self, into: &mut Vec<u8>) -> Result<Option<u32>, Corrupt> {
+        if self.tail == self.taken && !self.look()? {
+            return Ok(None);
+        }
+        let available = self.tail - self.taken;
+        if available < RECORD_HEAD as u64 {
+            return Err(Corrupt("the writer's tail"));
+        }
+        let at = self.place.at(self.taken);
+        // The head is read once, as one word: the writer may change it under our eyes.
+        let head = self.map.load(at, Ordering::Relaxed);
+        let (len, kind) = self.place.head(head.to_ne_bytes(), available)?;
+        self.taken += Place::record(len) as u64;
+        self.map.store(self.place.header + TAKEN, self.taken, Ordering::Release);
+        self.map.read(at + RECORD_HEAD, len, into);
+        Ok(Some(kind))
+    }
+
+    /// What was taken has been handled. `true`: time to ask [`Reader::writer_waits`].
+    pub(crate) fn done(&mut self) -> bool {
+        self.done = self.taken;
+        self.map.store(self.place.header + DONE, self.done, Ordering::Release);
+        self.done - self.told >= self.place.capacity as u64 / 4
+    }
+
+    /// Whether the writer waits for room and must be woken; asking takes the duty to ring.
+    pub(crate) fn writer_waits(&mut self) -> bool {
+        self.told = self.done;
+        fence(Ordering::SeqCst);
+        let word = self.place.header + WAITING;
+        self.map.load(word, Ordering::Relaxed) != 0 && self.map.swap(word, 0, Ordering::AcqRel) != 0
+    }
+
+    /// Announces sleep and looks once more. `false`: there is something, stay awake (the flag may stay set: the
+    /// writer then rings once for nothing; clearing it could take a ring that somebody else needs).
+    pub(crate) fn sleep(&mut self) -> Result<bool, Corrupt> {
+        self.map.store(self.place.header + SLEEPING, 1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        Ok(!self.look()?)
+    }
+
+    /// Bytes handled since the ring was made.
+    pub(crate) fn handled(&self) -> u64 {
+        self.done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    const PLACE: Place = Place { header: 0, data: 4096, capacity: 4096 };
+
+    fn map() -> Arc<Mapping> {
+        let len = PLACE.data + PLACE.span();
+        Arc::new(Mapping::new(Arc::new(crate::sys::memory::create("ring-test", len as u64).unwrap()), len).unwrap())
+    }
+
+    #[test]
+    fn records_arrive_as_a_queue_would_deliver_them() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let map = map();
+        let mut writer = Writer::open(map.clone(), PLACE).unwrap();
+        let mut reader = Reader::open(map.clone(), PLACE).unwrap();
+        let mut model: VecDeque<(u32, Vec<u8>)> = VecDeque::new();
+        let mut buffer = Vec::new();
+        for round in 0..20_000u32 {
+            if rng.bool() {
+                let payload: Vec<u8> = (0..rng.usize(0..=PLACE.largest_payload())).map(|_| rng.u8(..)).collect();
+                match writer.push(round, &payload) {
+                    Ok(_) => model.push_back((round, payload)),
+                    Err(PushError::Full) => assert!(!model.is_empty(), "an empty ring has room"),
+                    Err(other) => panic!("{other:?}"),
+                }
+            } else {
+                buffer.clear();
+                let kind = reader.take(&mut buffer).unwrap();
+                assert_eq!(kind.map(|kind| (kind, buffer.clone())), model.pop_front(), "round {round}");
+                reader.done();
+            }
+            if rng.u8(..) == 0 {
+                writer = Writer::open(map.clone(), PLACE).unwrap();
+            }
+            if rng.u8(..) == 0 {
+                reader = Reader::open(map.clone(), PLACE).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_writer_that_lies_is_found_out() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        let map = map();
+        let mut found = 0;
+        for _ in 0..50_000 {
+            for word in [TAIL, TAKEN, DONE] {
+                map.store(PLACE.header + word, 0, Ordering::Relaxed);
+            }
+            let Ok(mut reader) = Reader::open(map.clone(), PLACE) else { continue };
+            map.store(TAIL, rng.u64(..) >> rng.u32(0..64), Ordering::Relaxed);
+            for at in (PLACE.data..PLACE.data + 64).step_by(8) {
+                map.store(at, rng.u64(..) >> rng.u32(0..64), Ordering::Relaxed);
+            }
+            let mut buffer = Vec::new();
+            loop {
+                match reader.take(&mut buffer) {
+                    Ok(Some(_)) => assert!(buffer.len() <= 8 * PLACE.capacity, "taken more than was there"),
+                    Ok(None) => break,
+                    Err(_) => {
+                        found += 1;
+                        break;
+                    }
+                }
+                reader.done();
+            }
+        }
+        assert!(found > 40_000, "only {found} lies were found");
+    }
+
+    #[test]
+    fn a_sleeping_reader_is_rung_once_and_a_waking_one_not_at_all() {
+        let map = map();
+        let mut writer = Writer::open(map.clone(), PLACE).unwrap();
+        let mut reader = Reader::open(map, PLACE).unwrap();
+        assert!(reader.sleep().unwrap());
+        writer.push(0, b"x").unwrap();
+        assert!(writer.reader_sleeps());
+        assert!(!writer.reader_sleeps(), "the duty to ring was taken");
+        assert!(!reader.sleep().unwrap(), "there is a record: stay awake");
+    }
+
+    #[test]
+    fn a_waiting_writer_is_rung_when_a_quarter_is_free() {
+        let map = map();
+        let mut writer = Writer::open(map.clone(), PLACE).unwrap();
+        let mut reader = Reader::open(map, PLACE).unwrap();
+        let mut count = 0;
+        while writer.push(0, &[0; 56]).is_ok() {
+            count += 1;
+        }
+        assert!(!writer.wait_for_room(56).unwrap());
+        let mut buffer = Vec::new();
+        let mut told = 0;
+        for handled in 1..=count {
+            reader.take(&mut buffer).unwrap().unwrap();
+            if reader.done() && reader.writer_waits() {
+                told = handled;
+                break;
+            }
+        }
+        assert_eq!(told, count / 4);
+    }
+}

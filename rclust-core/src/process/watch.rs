@@ -1,0 +1,132 @@
+//! The end of a process to an `ExitReason`, exactly once.
+//!
+//! Only our own children are waited for, each by its own descriptor, never `waitpid(-1)`: the user's children are theirs.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use tokio::io::unix::AsyncFd;
+
+use crate::exit::ExitReason;
+use crate::sys::readiness;
+use crate::wire::control::Ending;
+
+/// What the kernel said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Status {
+    Code(i32),
+    Signal { signal: i32, core: bool },
+    Unknown,
+}
+
+/// One child process: to be waited for and, if need be, killed.
+#[derive(Clone)]
+pub(crate) struct Watched {
+    pid: Pid,
+    pidfd: Option<Arc<AsyncFd<OwnedFd>>>,
+}
+
+impl Watched {
+    pub(crate) fn new(pid: Pid, pidfd: Option<OwnedFd>) -> io::Result<Watched> {
+        let pidfd = pidfd.map(readiness::register).transpose()?.map(Arc::new);
+        Ok(Watched { pid, pidfd })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Kills it. Until it has been waited for, its pid is its own.
+    pub(crate) fn kill(&self) {
+        // It may have ended already.
+        let _ = match &self.pidfd {
+            Some(pidfd) => rustix::process::pidfd_send_signal(pidfd.get_ref(), Signal::KILL),
+            None => rustix::process::kill_process(self.pid, Signal::KILL),
+        };
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&self) -> Status {
+        match &self.pidfd {
+            Some(pidfd) => {
+                // An error of the readiness itself cannot be waited out; the wait below then holds for a moment.
+                let _ = pidfd.readable().await;
+                wait(WaitId::PidFd(pidfd.get_ref().as_fd()))
+            }
+            None => {
+                let pid = self.pid;
+                tokio::task::spawn_blocking(move || wait(WaitId::Pid(pid))).await.unwrap_or(Status::Unknown)
+            }
+        }
+    }
+}
+
+fn wait(id: WaitId<'_>) -> Status {
+    loop {
+        match rustix::process::waitid(id.clone(), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                return match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Status::Code(code),
+                    (_, Some(signal)) => Status::Signal { signal, core: status.dumped() },
+                    _ => Status::Unknown,
+                };
+            }
+            Err(Errno::INTR) => {}
+            // ECHILD: somebody else has waited for it.
+            Ok(None) | Err(_) => return Status::Unknown,
+        }
+    }
+}
+
+/// Puts the kernel's word and the worker's own together. The kernel's decides the kind; `asked`: we told it to stop.
+pub(crate) fn reason(status: Status, word: Option<Ending>, asked: bool) -> ExitReason {
+    match (status, word) {
+        (Status::Unknown, _) => ExitReason::Unknown,
+        (Status::Signal { signal, core }, Some(Ending::Panic { message, location, backtrace }))
+            if signal == libc::SIGABRT =>
+        {
+            let _ = core;
+            ExitReason::Panic { message, location, backtrace }
+        }
+        (Status::Signal { signal, core }, _) => ExitReason::Signal { signal, core },
+        (Status::Code(0), Some(Ending::Shutdown)) => ExitReason::Shutdown,
+        (Status::Code(0), _) if asked => ExitReason::Shutdown,
+        (Status::Code(0), _) => ExitReason::Normal,
+        (Status::Code(_), Some(Ending::Error(text))) => ExitReason::Error(text),
+        (Status::Code(_), Some(Ending::Panic { message, location, backtrace })) => {
+            ExitReason::Panic { message, location, backtrace }
+        }
+        (Status::Code(code), _) => ExitReason::Code(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_word_decides_and_the_workers_explains() {
+        let panic = || Some(Ending::Panic { message: "m".into(), location: None, backtrace: None });
+        let cases = [
+            (Status::Code(0), None, false, "normal"),
+            (Status::Code(0), None, true, "shutdown"),
+            (Status::Code(0), Some(Ending::Shutdown), false, "shutdown"),
+            (Status::Code(0), Some(Ending::Error("lies".into())), false, "normal"),
+            (Status::Code(1), Some(Ending::Error("no key".into())), true, "error: no key"),
+            (Status::Code(101), panic(), false, "panic: m"),
+            (Status::Code(42), None, false, "exit code 42"),
+            (Status::Code(42), Some(Ending::Normal), false, "exit code 42"),
+            (Status::Signal { signal: 6, core: true }, panic(), false, "panic: m"),
+            (Status::Signal { signal: 11, core: true }, None, false, "killed by SIGSEGV, core dumped"),
+            (Status::Signal { signal: 9, core: false }, Some(Ending::Normal), true, "killed by SIGKILL"),
+        ];
+        for (status, word, asked, text) in cases {
+            let shown = format!("{status:?} {word:?}");
+            assert_eq!(reason(status, word, asked).to_string(), text, "{shown}");
+        }
+        assert_eq!(reason(Status::Unknown, None, true), ExitReason::Unknown);
+    }
+}

@@ -1,0 +1,327 @@
+//! Reply ports: the way back inside a message, and the question that waits for it.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::oneshot;
+
+use crate::error::AskError;
+use crate::id::{Incarnation, Slot, WorkerId};
+use crate::mailbox::endpoint::{self, Endpoint};
+use crate::mailbox::lane::Lane;
+use crate::mailbox::pending::{Outcome, Sink};
+use crate::mailbox::sender::{self, Refused};
+use crate::wire::payload::{self, Port};
+
+/// How long an [`ask`](crate::WorkerRef::ask) waits when no other limit is given.
+pub const ASK_LIMIT: Duration = Duration::from_secs(30);
+
+/// A port in another process.
+struct Remote {
+    endpoint: Arc<Endpoint>,
+    asker: WorkerId,
+    id: u64,
+}
+
+enum State {
+    /// Ours: the question has not left yet.
+    Local(Sink),
+    /// Received in a message: somebody waits for it.
+    Remote(Remote),
+    /// Sent or answered.
+    Empty,
+}
+
+/// Where a port's value is, shared between the message and the scope that encodes it.
+pub(crate) struct Cell(Mutex<State>);
+
+impl Cell {
+    /// The message with this port was committed: takes the value out. A port of our own gives its sink.
+    pub(crate) fn depart(&self) -> Option<Sink> {
+        match std::mem::replace(&mut *self.0.lock(), State::Empty) {
+            State::Local(sink) => Some(sink),
+            State::Remote(_) | State::Empty => None,
+        }
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        if let State::Remote(remote) = std::mem::replace(self.0.get_mut(), State::Empty) {
+            remote.answer(sender::DROPPED, &[]);
+        }
+    }
+}
+
+impl Remote {
+    fn answer(&self, kind: u32, value: &[u8]) {
+        let mut bytes = Vec::with_capacity(12 + value.len());
+        bytes.extend(self.id.to_le_bytes());
+        bytes.extend(self.asker.incarnation.0.to_le_bytes());
+        bytes.extend(value);
+        if self.asker.slot == self.endpoint.me().slot {
+            return self.endpoint.settle(self.asker.slot, kind, &bytes);
+        }
+        // No lane: the asker is gone for good, and nobody waits.
+        let Ok(lane) = self.endpoint.lane(self.asker.slot) else { return };
+        let limit = lane.largest();
+        if bytes.len() > limit {
+            let why = format!("an answer of {} bytes, the limit of that lane is {limit}", bytes.len());
+            bytes.truncate(12);
+            bytes.extend(why.as_bytes());
+            return sender::reply(&self.endpoint, &lane, sender::UNANSWERABLE, bytes);
+        }
+        sender::reply(&self.endpoint, &lane, kind, bytes);
+    }
+}
+
+/// The way back to an asker, as a field of a message, at any depth. Answered once, now or later, from any task.
+///
+/// Dropped without an answer, it tells the asker so ([`AskError::Dropped`]). It can be sent on inside another message.
+/// Serializing one is only possible as part of a message that is being sent.
+pub struct Reply<T> {
+    cell: Arc<Cell>,
+    _answer: PhantomData<fn(T)>,
+}
+
+impl<T: Serialize> Reply<T> {
+    /// Answers. Never waits: what finds no room waits in this process, bounded by the open questions of the asker's lane.
+    ///
+    /// The asker may have stopped waiting, or died; nobody is told. A value that cannot be encoded, or is larger than the
+    /// lane's largest message, reaches the asker as [`AskError::Unsendable`].
+    pub fn send(self, value: T) {
+        let state = std::mem::replace(&mut *self.cell.0.lock(), State::Empty);
+        let me = endpoint::current().map_or(WorkerId { slot: Slot(0), incarnation: Incarnation(0) }, |own| own.me());
+        let mut bytes = Vec::new();
+        let encoded = payload::encode(&value, me, &mut bytes);
+        match (state, encoded) {
+            (State::Local(sink), Ok(_)) => {
+                let _ = sink.send(Outcome::Answered { from: me.slot, bytes });
+            }
+            (State::Local(sink), Err(error)) => {
+                let _ = sink.send(Outcome::Unanswerable(error.to_string()));
+            }
+            (State::Remote(remote), Ok(ports)) => {
+                // Ports inside an answer: their askers wait on this side, for whatever comes from there.
+                for port in ports {
+                    if let Some(sink) = port.cell.depart() {
+                        remote.endpoint.pending().opened(port.id, sink, remote.asker.slot, 0);
+                    }
+                }
+                remote.answer(sender::ANSWER, &bytes);
+            }
+            (State::Remote(remote), Err(error)) => remote.answer(sender::UNANSWERABLE, error.to_string().as_bytes()),
+            (State::Empty, _) => {}
+        }
+    }
+}
+
+impl<T> Reply<T> {
+    /// Whether nobody waits any more, as far as this process knows: a port that has not left yet knows, one that came
+    /// from another process does not and says `false`.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match &*self.cell.0.lock() {
+            State::Local(sink) => sink.is_closed(),
+            State::Remote(_) => false,
+            State::Empty => true,
+        }
+    }
+
+    fn local(sink: Sink) -> Reply<T> {
+        Reply { cell: Arc::new(Cell(Mutex::new(State::Local(sink)))), _answer: PhantomData }
+    }
+}
+
+impl<T: DeserializeOwned> Reply<T> {
+    /// A port and what comes of it: for messages with two ports, and for tests.
+    #[must_use]
+    pub fn pair() -> (Reply<T>, Answer<T>) {
+        let (sink, receiver) = oneshot::channel();
+        (Reply::local(sink), Answer { receiver, to: "the receiver of the port".to_owned(), _answer: PhantomData })
+    }
+}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
+    }
+}
+
+impl<T> Serialize for Reply<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (me, id) = payload::note_port(&self.cell).map_err(S::Error::custom)?;
+        let (asker, id) = match &*self.cell.0.lock() {
+            State::Local(_) => (me, id),
+            State::Remote(remote) => (remote.asker, remote.id),
+            State::Empty => return Err(S::Error::custom("a reply port that was already sent or answered")),
+        };
+        (asker, id).serialize(serializer)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Reply<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Reply<T>, D::Error> {
+        let (asker, id) = <(WorkerId, u64)>::deserialize(deserializer)?;
+        if payload::decoding().is_none() {
+            return Err(D::Error::custom("a reply port exists only inside a message that arrived"));
+        }
+        let endpoint = endpoint::current().ok_or_else(|| D::Error::custom("no cluster runs here"))?;
+        let state = State::Remote(Remote { endpoint, asker, id });
+        Ok(Reply { cell: Arc::new(Cell(Mutex::new(state))), _answer: PhantomData })
+    }
+}
+
+/// What comes of a port made by [`Reply::pair`]: a future.
+#[must_use = "futures do nothing unless awaited"]
+pub struct Answer<T> {
+    receiver: oneshot::Receiver<Outcome>,
+    to: String,
+    _answer: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Future for Answer<T> {
+    type Output = Result<T, AskError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match Pin::new(&mut self.receiver).poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(read(outcome.unwrap_or(Outcome::Dropped), &self.to)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Answer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
+/// A question: a future of its answer. Nothing is sent before it is first polled.
+///
+/// It always ends: answered, timed out (30 s unless [`Ask::timeout`] says otherwise), dropped, died, closed.
+///
+/// # Cancel safety
+/// Dropped before its first poll, nothing was sent; later, the question may be handled, and its answer is thrown away.
+#[must_use = "a question does nothing unless awaited"]
+pub struct Ask<T> {
+    question: Option<Question>,
+    limit: Duration,
+    running: Option<Pin<Box<dyn Future<Output = Result<T, AskError>> + Send>>>,
+}
+
+/// An encoded question that has not been sent.
+struct Question {
+    to: String,
+    sent: Result<Sendable, AskError>,
+}
+
+struct Sendable {
+    endpoint: Arc<Endpoint>,
+    lane: Arc<Lane>,
+    bytes: Vec<u8>,
+    ports: Vec<Port>,
+    receiver: oneshot::Receiver<Outcome>,
+}
+
+impl<T: DeserializeOwned + 'static> Ask<T> {
+    pub(crate) fn new<M: Serialize>(
+        endpoint: &Arc<Endpoint>,
+        lane: Result<Arc<Lane>, AskError>,
+        to: &str,
+        make: impl FnOnce(Reply<T>) -> M,
+    ) -> Ask<T> {
+        let (sink, receiver) = oneshot::channel();
+        let message = make(Reply::local(sink));
+        let sent = lane.and_then(|lane| {
+            let mut bytes = Vec::new();
+            match payload::encode(&message, endpoint.me(), &mut bytes) {
+                Ok(ports) => Ok(Sendable { endpoint: endpoint.clone(), lane, bytes, ports, receiver }),
+                Err(error) => Err(AskError::Unsendable { to: to.to_owned(), error: error.to_string() }),
+            }
+        });
+        Ask { question: Some(Question { to: to.to_owned(), sent }), limit: ASK_LIMIT, running: None }
+    }
+
+    /// Waits for at most this long, in all.
+    pub fn timeout(mut self, limit: Duration) -> Ask<T> {
+        self.limit = limit;
+        self
+    }
+}
+
+impl<T: DeserializeOwned + 'static> Future for Ask<T> {
+    type Output = Result<T, AskError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let limit = self.limit;
+        if let Some(question) = self.question.take() {
+            self.running = Some(Box::pin(run(question, limit)));
+        }
+        match &mut self.running {
+            Some(running) => running.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Ask<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ask")
+    }
+}
+
+async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result<T, AskError> {
+    let Question { to, sent } = question;
+    let Sendable { endpoint, lane, bytes, ports, receiver } = sent?;
+    let exchange = async {
+        // Held until the answer: a lane has a bounded number of open asks.
+        let _permit = lane.asks.acquire().await;
+        loop {
+            match sender::commit(&endpoint, &lane, &bytes, &ports) {
+                Ok(()) => break,
+                Err(Refused::Full) => {
+                    if sender::wait_for_room(&lane, bytes.len()).await.is_err() {
+                        return Err(AskError::Closed { to: to.clone() });
+                    }
+                }
+                Err(Refused::Closed) => return Err(AskError::Closed { to: to.clone() }),
+                Err(Refused::TooLarge { bytes, limit }) => {
+                    let error = format!("{bytes} bytes, the limit of that lane is {limit}");
+                    return Err(AskError::Unsendable { to: to.clone(), error });
+                }
+                Err(Refused::Encode(error)) => return Err(AskError::Unsendable { to: to.clone(), error }),
+            }
+        }
+        // This task waits now: no reason to let the question wait for the rest of a batch.
+        lane.ring_if_needed();
+        drop(ports);
+        Ok(receiver.await.unwrap_or(Outcome::Dropped))
+    };
+    match tokio::time::timeout(limit, exchange).await {
+        Ok(outcome) => read(outcome?, &to),
+        Err(_) => Err(AskError::Timeout { to, after: limit }),
+    }
+}
+
+fn read<T: DeserializeOwned>(outcome: Outcome, to: &str) -> Result<T, AskError> {
+    let to = || to.to_owned();
+    match outcome {
+        Outcome::Answered { from, bytes } => {
+            payload::decode(&bytes, from).map_err(|error| AskError::Undecodable { to: to(), error: error.to_string() })
+        }
+        Outcome::Dropped => Err(AskError::Dropped { to: to() }),
+        Outcome::Died(reason) => Err(AskError::Died { to: to(), reason }),
+        Outcome::Closed => Err(AskError::Closed { to: to() }),
+        Outcome::Unanswerable(error) => Err(AskError::Unsendable { to: to(), error }),
+    }
+}

@@ -1,0 +1,489 @@
+//! `boot`: which process is this, and which of two loops does it run?
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::FutureExt;
+use parking_lot::Mutex;
+use tokio::runtime::{Handle, Runtime};
+use tokio::task::JoinHandle;
+
+use crate::child_spec::{self, Args, Launch};
+use crate::context::{Context, Facts};
+use crate::error::{Result, StartError};
+use crate::extension::{Extension, Here};
+use crate::ipc::boot::Booted as Boot;
+use crate::ipc::control::{self, Control, ThroughControl};
+use crate::mailbox::endpoint::Endpoint;
+use crate::process::role::{self, Claim, MARK, ProcessRole};
+use crate::process::spawn::Program as Executable;
+use crate::run::shared::{Command, Shared};
+use crate::run::work::{self, Life};
+use crate::run::{init, panic, supervise};
+use crate::sys::{descriptors, identity, process};
+use crate::tree::plan::{
+    AutoShutdown, Backoff, ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan,
+};
+use crate::wire::control::{Ending, ToSupervisor};
+use crate::worker::{Main, Outcome, Role, Worker};
+use crate::worker_count::Size;
+
+/// The settings of a program: what the words of `#[cluster::main]` set.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    name: String,
+    workers: Size,
+    threads: usize,
+    init: Option<fn(&ProcessRole) -> Result<()>>,
+}
+
+impl Settings {
+    /// The settings of a program of this name, which names the workers of a [`body`].
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Settings {
+        Settings { name: name.into(), workers: Size::Auto, threads: 1, init: None }
+    }
+
+    /// How many workers a [`body`] has, 1 to 4096; [`Settings::workers_auto`] unless said otherwise.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Settings {
+        self.workers = Size::Fixed(workers);
+        self
+    }
+
+    /// As many workers as `WEB_CONCURRENCY` says, else one for each CPU that this process may use.
+    #[must_use]
+    pub fn workers_auto(mut self) -> Settings {
+        self.workers = Size::Auto;
+        self
+    }
+
+    /// Threads of a worker's runtime; 1 unless said otherwise. Handlers run on the first, spawned tasks on all.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Settings {
+        self.threads = threads.clamp(1, 1024);
+        self
+    }
+
+    /// Called in every process once its role is known, before any runtime and any thread: the place for a sandbox, an
+    /// allocator's settings, a subscriber. An error is a failed start.
+    #[must_use]
+    pub fn init(mut self, init: fn(&ProcessRole) -> Result<()>) -> Settings {
+        self.init = Some(init);
+        self
+    }
+}
+
+/// A program whose body is the worker: see [`body`].
+#[derive(Debug)]
+pub struct Body<F>(F);
+
+/// A program whose body runs in the supervisor: see [`tree`].
+#[derive(Debug)]
+pub struct Tree<F> {
+    roles: Vec<Role>,
+    main: F,
+}
+
+/// A program whose body is the worker. The supervisor is the default one: one_for_one, every worker permanent. Workers that
+/// had been ready are replaced without limit; ten failed starts in a row of one slot (with a backoff from 50 ms to 5 s) end it.
+pub fn body<F, Fut>(main: F) -> Body<F>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future,
+    Fut::Output: Outcome,
+{
+    Body(main)
+}
+
+/// A program whose body runs in the supervisor only, and whose workers play `roles`.
+pub fn tree<F, Fut>(roles: Vec<Role>, main: F) -> Tree<F>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future,
+    Fut::Output: Outcome,
+{
+    Tree { roles, main }
+}
+
+/// What [`boot`] runs: a [`body`] or a [`tree`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a program",
+    note = "give `rclust::boot` what `rclust::body(main)` or `rclust::tree(roles, main)` makes"
+)]
+pub trait Program: sealed::Sealed {
+    /// Its roles.
+    #[doc(hidden)]
+    fn roles(&self) -> Vec<Role>;
+    /// Plays in the supervisor process.
+    #[doc(hidden)]
+    fn supervise(self, home: &'static Home, runtime: &Runtime) -> ExitCode;
+    /// Plays in a worker process.
+    #[doc(hidden)]
+    fn work(self, life: Life, role: &str, runtime: &Runtime) -> Last;
+    /// Whether its worker is ready with its first listener.
+    #[doc(hidden)]
+    fn ready_by_listening(&self) -> bool;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<F> Sealed for super::Body<F> {}
+    impl<F> Sealed for super::Tree<F> {}
+}
+
+/// How a worker ended.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Last {
+    ending: Ending,
+    code: Option<ExitCode>,
+}
+
+/// What a supervisor process knows of itself.
+#[doc(hidden)]
+pub struct Home {
+    pub(crate) runtime: Handle,
+    pub(crate) roles: Vec<Role>,
+    pub(crate) threads: usize,
+    pub(crate) program: Executable,
+    /// The limit of open descriptors that this process was started with.
+    pub(crate) descriptors: (Option<u64>, Option<u64>),
+    pub(crate) extensions: Mutex<Vec<Box<dyn Extension>>>,
+    pub(crate) running: Mutex<Option<Arc<Shared>>>,
+    pub(crate) teller: Mutex<Option<JoinHandle<()>>>,
+    settings: Settings,
+}
+
+impl std::fmt::Debug for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Home").field("program", &self.program).finish_non_exhaustive()
+    }
+}
+
+/// What this process has become.
+pub(crate) enum Booted {
+    Supervisor(Home),
+    Worker,
+}
+
+static BOOTED: OnceLock<Booted> = OnceLock::new();
+
+/// What this process has become, if it passed boot.
+pub(crate) fn booted() -> Option<&'static Booted> {
+    BOOTED.get()
+}
+
+/// Finds out which process this is, and plays its part: the supervisor's, or one worker's. The function that
+/// `#[cluster::main]` expands to; any `main` may call it.
+///
+/// ```no_run
+/// # use std::process::ExitCode;
+/// # use rclust_core::{Context, Settings, Result};
+/// fn main() -> ExitCode {
+///     rclust_core::boot(Settings::new("app").workers(4), rclust_core::body(serve))
+/// }
+///
+/// async fn serve(cx: Context) -> Result<()> {
+///     println!("worker {} is process {}", cx.slot(), std::process::id());
+///     cx.shutdown().await;
+///     Ok(())
+/// }
+/// ```
+///
+/// A worker is this program, started again with the same arguments and environment and a mark, so everything before the call
+/// happens in every process. Call it once, early, while the process has one thread: it takes the mark out of the environment.
+/// A process whose mark is forged (standard input is not a control link of its parent, or the depth is above 8) refuses to run.
+/// As process 1 of a container it first becomes a minimal init that starts itself again as the supervisor.
+///
+/// The exit code is the outcome's: 0 after a graceful end, 1 with an error (which is printed), 101 after a panic.
+pub fn boot(settings: Settings, program: impl Program) -> ExitCode {
+    boot_with(settings, program, Vec::new())
+}
+
+/// The same with extensions, of which at most the last is used (`rclust-net`'s own `boot` calls this).
+#[doc(hidden)]
+pub fn boot_with(settings: Settings, program: impl Program, extensions: Vec<Box<dyn Extension>>) -> ExitCode {
+    match role::claim() {
+        Ok(Claim::Supervisor) => supervisor(settings, program, extensions),
+        Ok(Claim::Init) => match executable().and_then(|program| init::run(&program)) {
+            Ok(code) => code,
+            Err(error) => refuse(&format!("this is process 1 and cannot start the supervisor: {error}")),
+        },
+        Ok(Claim::Worker { link }) => {
+            let booted = crate::ipc::boot::receive(link).and_then(|mut booted| {
+                crate::ipc::boot::apply(&mut booted)?;
+                Ok(booted)
+            });
+            match booted {
+                Ok(booted) => worker(settings, program, booted),
+                Err(error) => refuse(&error.to_string()),
+            }
+        }
+        Err(error) => refuse(&error.to_string()),
+    }
+}
+
+fn refuse(why: &str) -> ExitCode {
+    // Standard error may be closed; then nobody listens.
+    let _ = writeln!(io::stderr().lock(), "rclust: {why}");
+    ExitCode::FAILURE
+}
+
+fn executable() -> io::Result<Executable> {
+    let file = identity::open_program(Path::new("/proc/self/exe"))
+        .map_err(|error| io::Error::new(error.kind(), format!("/proc/self/exe: {error}; rclust needs /proc")))?;
+    let mut args = std::env::args_os();
+    let arg0 = args.next().unwrap_or_else(|| "rclust".into());
+    Ok(Executable { file: Arc::new(file), arg0, args: args.collect(), depth: 1 })
+}
+
+/// Raises the soft limit of open descriptors to the hard one, and returns what it was: workers get that back.
+fn raise_descriptor_limit() -> (Option<u64>, Option<u64>) {
+    let before = process::descriptor_limit();
+    // A system that refuses leaves the limit as it is.
+    let _ = process::set_descriptor_limit(before.1, before.1);
+    before
+}
+
+fn supervisor(settings: Settings, program: impl Program, extensions: Vec<Box<dyn Extension>>) -> ExitCode {
+    let prepared = || -> io::Result<(Runtime, Executable)> {
+        descriptors::close_inherited_on_exec()?;
+        let executable = executable()?;
+        if let Some(init) = settings.init {
+            init(&ProcessRole::Supervisor).map_err(|error| io::Error::other(format!("init: {error:?}")))?;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok((runtime, executable))
+    };
+    let (runtime, executable) = match prepared() {
+        Ok(prepared) => prepared,
+        Err(error) => return refuse(&format!("the supervisor cannot start: {error}")),
+    };
+    let home = Home {
+        runtime: runtime.handle().clone(),
+        roles: program.roles(),
+        threads: settings.threads,
+        program: executable,
+        descriptors: raise_descriptor_limit(),
+        extensions: Mutex::new(extensions),
+        running: Mutex::new(None),
+        teller: Mutex::new(None),
+        settings,
+    };
+    if let Some(double) = double_key(&home.roles) {
+        return refuse(&format!(
+            "two roles of this program have the key `{double}`: override Worker::role in one of them"
+        ));
+    }
+    let Booted::Supervisor(home) = BOOTED.get_or_init(|| Booted::Supervisor(home)) else {
+        return refuse("boot was called twice");
+    };
+    let code = program.supervise(home, &runtime);
+    runtime.block_on(end(home));
+    // Tasks of the body that are still blocked must not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+/// Stops what the body left running, and lets the last stories be told.
+async fn end(home: &Home) {
+    let running = home.running.lock().clone();
+    let Some(shared) = running else { return };
+    shared.command(Command::Stop);
+    // How it ended was the body's to ask.
+    let _ = shared.ended().await;
+    let teller = home.teller.lock().take();
+    if let Some(teller) = teller {
+        // The tree thread drops its end in a moment; a blocked standard error must not hold the end.
+        let _ = tokio::time::timeout(Duration::from_millis(500), teller).await;
+    }
+}
+
+fn double_key(roles: &[Role]) -> Option<String> {
+    let mut keys = std::collections::HashSet::new();
+    roles.iter().map(|role| (role.key)().into_owned()).find(|key| !keys.insert(key.clone()))
+}
+
+fn worker(settings: Settings, program: impl Program, booted: Boot) -> ExitCode {
+    let Boot { socket, reader, message, .. } = booted;
+    let control = Control::new(socket.clone());
+    panic::note_panics(control.clone());
+    let fail = |text: String| {
+        control.say(&ToSupervisor::Ending(Ending::Error(panic::cut(&text))));
+        ExitCode::FAILURE
+    };
+    if let Some(init) = settings.init {
+        let name = message.name.clone();
+        let role =
+            ProcessRole::Worker { name, index: message.index as usize, incarnation: message.worker.incarnation.0 };
+        if let Err(error) = init(&role) {
+            return fail(format!("init: {error:?}"));
+        }
+    }
+    let runtime = match message.threads {
+        0 | 1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        n => tokio::runtime::Builder::new_multi_thread().worker_threads(n as usize).enable_all().build(),
+    };
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(format!("no runtime: {error}")),
+    };
+    let upstream = Box::new(ThroughControl(control.clone()));
+    let endpoint = Endpoint::new(message.worker, message.name.clone(), runtime.handle().clone(), upstream);
+    endpoint.install();
+    Here::install(control.clone(), endpoint.clone(), program.ready_by_listening());
+    let _ = BOOTED.set(Booted::Worker);
+    if let Err(error) = control::start(control.clone(), reader, socket, endpoint.clone()) {
+        return fail(error.to_string());
+    }
+    let facts = Arc::new(Facts {
+        worker: message.worker,
+        name: message.name,
+        index: message.index as usize,
+        attempt: message.attempt,
+        previous: message.previous,
+    });
+    let life = Life { facts, endpoint: endpoint.clone(), control: control.clone(), args: message.args };
+    let Last { ending, code } = program.work(life, &message.role, &runtime);
+    endpoint.ring_all();
+    let code = code.unwrap_or(match &ending {
+        Ending::Normal | Ending::Shutdown => ExitCode::SUCCESS,
+        Ending::Error(_) => ExitCode::FAILURE,
+        Ending::Panic { .. } => ExitCode::from(101),
+    });
+    control.say(&ToSupervisor::Ending(ending));
+    runtime.shutdown_background();
+    code
+}
+
+/// Runs a future of the worker on its runtime, to its end or its panic.
+fn block_on(runtime: &Runtime, work: impl Future<Output = Last>) -> Last {
+    match runtime.block_on(work::catch(work)) {
+        Ok(last) => last,
+        Err(panic) => Last { ending: panic.into(), code: None },
+    }
+}
+
+/// Runs the supervisor's body; its panic is exit code 101.
+fn run_body<O: Outcome>(runtime: &Runtime, body: impl Future<Output = O>) -> ExitCode {
+    match runtime.block_on(AssertUnwindSafe(body).catch_unwind()) {
+        Ok(outcome) => {
+            let report = outcome.report();
+            if let Some(error) = report.error {
+                let _ = writeln!(io::stderr().lock(), "Error: {error}");
+            }
+            report.code
+        }
+        // The panic's own hook has said what there is to say.
+        Err(_) => ExitCode::from(101),
+    }
+}
+
+impl<F, Fut> Program for Body<F>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future,
+    Fut::Output: Outcome,
+{
+    fn roles(&self) -> Vec<Role> {
+        vec![Role::of::<Main>()]
+    }
+
+    fn supervise(self, home: &'static Home, runtime: &Runtime) -> ExitCode {
+        run_body(runtime, async {
+            let cluster = supervise::start(default_tree(&home.settings)?, vec![default_launch()]).await?;
+            cluster.run().await?;
+            Result::<()>::Ok(())
+        })
+    }
+
+    fn work(self, life: Life, _role: &str, runtime: &Runtime) -> Last {
+        block_on(runtime, async {
+            let (ending, code) = work::play_body(life, self.0).await;
+            Last { ending, code }
+        })
+    }
+
+    fn ready_by_listening(&self) -> bool {
+        true
+    }
+}
+
+impl<F, Fut> Program for Tree<F>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future,
+    Fut::Output: Outcome,
+{
+    fn roles(&self) -> Vec<Role> {
+        self.roles.clone()
+    }
+
+    fn supervise(self, _home: &'static Home, runtime: &Runtime) -> ExitCode {
+        // The call itself may panic too.
+        run_body(runtime, async move { (self.main)().await })
+    }
+
+    fn work(self, life: Life, role: &str, runtime: &Runtime) -> Last {
+        match self.roles.iter().find(|own| (own.key)() == role) {
+            Some(own) => block_on(runtime, async { Last { ending: (own.play)(life).await, code: None } }),
+            None => {
+                let error = format!(
+                    "this program has no role `{role}`: the supervisor runs another build, or {MARK} was forged"
+                );
+                Last { ending: Ending::Error(error), code: None }
+            }
+        }
+    }
+
+    fn ready_by_listening(&self) -> bool {
+        false
+    }
+}
+
+/// The parameter form's worker.
+fn default_launch() -> Launch {
+    let start_timeout = child_spec::START_TIMEOUT;
+    Launch { role: Role::of::<Main>(), args: Args::Same(Ok(Vec::new())), stdin: false, start_timeout }
+}
+
+/// How long a body has to stop.
+const BODY_SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// The parameter form's tree: a pool that gives up on a worker only after ten failed starts in a row.
+fn default_tree(settings: &Settings) -> Result<SupervisorPlan, StartError> {
+    let member = ChildPlan {
+        name: settings.name.clone(),
+        restart: Restart::Permanent,
+        shutdown: Shutdown::Timeout(BODY_SHUTDOWN),
+        significant: false,
+        start_timeout: child_spec::START_TIMEOUT,
+        backoff: Some(Backoff {
+            first: Duration::from_millis(50),
+            cap: Duration::from_secs(5),
+            healthy_after: Duration::ZERO,
+            jitter: 0.1,
+            after_ready: false,
+        }),
+        kind: ChildKind::Worker { launch: 0 },
+    };
+    let intensity = Intensity::FailedStarts { failed_starts: 10 };
+    let size = settings.workers.resolve()?;
+    Ok(SupervisorPlan {
+        strategy: Strategy::OneForOne,
+        // The pool's give-up is the end.
+        intensity: Intensity::Limited { restarts: 0, within: Duration::from_secs(1) },
+        auto_shutdown: AutoShutdown::Never,
+        kind: SupervisorKind::Tree,
+        children: vec![child_spec::pool(member, size, Restart::Permanent, intensity)],
+    })
+}
+
+// `Main` is a worker for its types alone; what it plays is the body.
+const _: fn() -> std::borrow::Cow<'static, str> = <Main as Worker>::role;

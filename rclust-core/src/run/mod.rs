@@ -1,0 +1,10 @@
+//! The two loops, and how a process comes to run one of them: where decisions become effects.
+
+pub(crate) mod boot;
+pub(crate) mod init;
+pub(crate) mod keeper;
+pub(crate) mod panic;
+pub(crate) mod perform;
+pub(crate) mod shared;
+pub(crate) mod supervise;
+pub(crate) mod work;

@@ -1,0 +1,70 @@
+//! What a panic said, kept for the supervisor.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::RefCell;
+use std::panic::PanicHookInfo;
+use std::sync::Arc;
+
+use crate::ipc::control::Control;
+use crate::wire::control::{Ending, ToSupervisor};
+
+/// At most so many bytes of a text go to the supervisor.
+const LONGEST: usize = 16 << 10;
+
+/// A panic's own account.
+#[derive(Clone, Debug)]
+pub(crate) struct Panic {
+    pub(crate) message: String,
+    location: Option<String>,
+    backtrace: Option<String>,
+}
+
+thread_local! {
+    static LAST: RefCell<Option<Panic>> = const { RefCell::new(None) };
+}
+
+/// Notes every panic of this thread before the hook that stood here runs. Where panics abort, the supervisor is told at once.
+pub(crate) fn note_panics(control: Arc<Control>) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let panic = account(info);
+        if cfg!(panic = "abort") {
+            control.say(&ToSupervisor::Ending(panic.clone().into()));
+        }
+        LAST.with(|last| *last.borrow_mut() = Some(panic));
+        before(info);
+    }));
+}
+
+/// The last panic of this thread.
+pub(crate) fn last() -> Panic {
+    LAST.with(|last| last.borrow_mut().take()).unwrap_or_else(|| Panic {
+        message: "a panic without a message".to_owned(),
+        location: None,
+        backtrace: None,
+    })
+}
+
+fn account(info: &PanicHookInfo<'_>) -> Panic {
+    let backtrace = Backtrace::capture();
+    Panic {
+        message: cut(info.payload_as_str().unwrap_or("(not a text)")),
+        location: info.location().map(ToString::to_string),
+        backtrace: (backtrace.status() == BacktraceStatus::Captured).then(|| cut(&backtrace.to_string())),
+    }
+}
+
+/// Cuts a text to what is sent.
+pub(crate) fn cut(text: &str) -> String {
+    let mut end = text.len().min(LONGEST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+impl From<Panic> for Ending {
+    fn from(panic: Panic) -> Ending {
+        Ending::Panic { message: panic.message, location: panic.location, backtrace: panic.backtrace }
+    }
+}

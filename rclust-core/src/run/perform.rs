@@ -1,0 +1,257 @@
+//! Tree actions to effects. Each begins here and never waits; its outcome comes back as an event.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{self, RunError, StartError};
+use crate::exit::{ExitReason, StopReason};
+use crate::extension;
+use crate::id::{Slot, WorkerId};
+use crate::mailbox::dead::DeadReason;
+use crate::mailbox::lane::Parts;
+use crate::run::supervise::{Ordered, Supervise};
+use crate::trace::Story;
+use crate::tree::event::{Action, End, Notice};
+use crate::wire::control::{BootMessage, ToWorker};
+
+impl Supervise {
+    pub(crate) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Start { worker, launch, attempt, previous } => {
+                self.ordered.insert(worker, Ordered { launch, attempt, previous, kill: false, stop: None });
+                self.spawner.order(worker);
+            }
+            Action::Stop { worker, why, deadline } => self.ask_to_stop(worker, why, deadline),
+            Action::Kill { worker } => self.kill(worker),
+            Action::Retire { worker, deadline, .. } => self.ask_to_stop(worker, StopReason::Reload, deadline),
+            Action::Notice(notice) => self.notice(notice),
+            // The second comes only when it was asked for, the first answers calls that nobody makes yet.
+            Action::Answer { .. } | Action::StartSupervisor { .. } => {}
+            Action::Forget { slot } => self.forget(slot),
+            Action::Booted => {
+                if let Some(told) = self.told.take() {
+                    // `start` may have been dropped; the tree goes on.
+                    let _ = told.send(Ok(()));
+                }
+            }
+            Action::End(end) => self.end(end),
+        }
+    }
+
+    /// Asks a worker to stop. The deadline's kill is the machine's.
+    pub(crate) fn ask_to_stop(&mut self, worker: WorkerId, why: StopReason, deadline: Option<Duration>) {
+        if let Some(ordered) = self.ordered.get_mut(&worker) {
+            ordered.stop = Some((why, deadline));
+            return;
+        }
+        let Some(live) = self.live.get_mut(&worker) else { return };
+        live.asked = true;
+        let (name, pid) = (live.name.clone(), live.process.pid());
+        self.tell_extension(extension::Event::Draining { worker });
+        self.send(worker, &ToWorker::Stop { why, deadline }, Vec::new());
+        self.story(Story::Stopping { worker, name, pid });
+    }
+
+    /// Ends a worker's process now.
+    pub(crate) fn kill(&mut self, worker: WorkerId) {
+        if let Some(ordered) = self.ordered.get_mut(&worker) {
+            ordered.kill = true;
+        }
+        if let Some(live) = self.live.get_mut(&worker) {
+            live.killed = true;
+            live.process.kill();
+        }
+    }
+
+    /// Tells a new process who it is, what lanes it has, and that it may begin.
+    pub(crate) fn send_boot(
+        &mut self,
+        worker: WorkerId,
+        ordered: &Ordered,
+        name: String,
+        index: u32,
+    ) -> Result<(), String> {
+        let launch = self.launches.get(ordered.launch as usize).ok_or("a child without a launch")?;
+        let mut fds = Vec::new();
+        if launch.stdin {
+            let stdin =
+                rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(|error| error.to_string())?;
+            fds.push(Arc::new(stdin));
+        }
+        let boot = BootMessage {
+            identity: self.identity,
+            supervisor: std::process::id(),
+            worker,
+            name,
+            index,
+            attempt: ordered.attempt,
+            previous: ordered.previous.clone(),
+            role: (launch.role.key)().into_owned(),
+            args: launch.args.of(worker)?,
+            threads: self.home.threads as u32,
+            descriptors: self.home.descriptors,
+            stdin: launch.stdin,
+        };
+        self.send(worker, &ToWorker::Boot(Box::new(boot)), fds);
+        for parts in self.shared.board.lanes_of(worker.slot) {
+            self.send_lane(worker, parts);
+        }
+        self.send(worker, &ToWorker::Begin, Vec::new());
+        Ok(())
+    }
+
+    /// Sends both sides of a lane their part, where they live and have not had it.
+    pub(crate) fn share_lane(&mut self, a: Slot, b: Slot) {
+        for (me, peer) in [(a, b), (b, a)] {
+            if me == Slot::SUPERVISOR {
+                self.share_with_body(peer);
+                continue;
+            }
+            let workers: Vec<WorkerId> = self.live.keys().filter(|worker| worker.slot == me).copied().collect();
+            for worker in workers {
+                if let Ok((parts, _)) = self.shared.board.open(me, peer) {
+                    self.send_lane(worker, parts);
+                }
+            }
+        }
+    }
+
+    /// The supervisor's own part, so that its body hears of messages from a lane that a worker asked for.
+    fn share_with_body(&self, peer: Slot) {
+        if let Ok((parts, _)) = self.shared.board.open(Slot::SUPERVISOR, peer) {
+            if let Err(error) = self.endpoint.add(parts) {
+                let name = self.shared.name(peer);
+                let text = format!("the supervisor cannot map its lane: {error}");
+                let worker = WorkerId { slot: peer, incarnation: crate::id::Incarnation(0) };
+                self.story(Story::Distrusted { worker, name, error: text });
+            }
+        }
+    }
+
+    fn send_lane(&mut self, worker: WorkerId, parts: Parts) {
+        let Some(live) = self.live.get_mut(&worker) else { return };
+        if !live.lanes.insert(parts.peer) {
+            return;
+        }
+        let mut fds = vec![parts.memory, parts.bell];
+        fds.extend(parts.ringer);
+        self.send(worker, &ToWorker::Lane { peer: parts.peer, end: parts.end, sizes: parts.sizes }, fds);
+    }
+
+    /// Puts in order what a dead process leaves: its lanes, the questions it had taken, those who watch it.
+    pub(crate) fn clean_up(&mut self, worker: WorkerId, reason: &ExitReason) {
+        self.tell_extension(extension::Event::Gone { worker });
+        let name = self.shared.name(worker.slot);
+        let watchers = self.watchers.remove(&worker.slot).unwrap_or_default();
+        let mut told = Vec::new();
+        for left in self.shared.board.reader_died(worker.slot) {
+            if let Some(bytes) = left.in_hand {
+                self.dead_letter(worker, &name, left.peer, DeadReason::Died(reason.clone()), bytes);
+            }
+            if left.peer == Slot::SUPERVISOR {
+                self.endpoint.peer_died(worker.slot, left.taken, reason);
+                continue;
+            }
+            let peers: Vec<WorkerId> = self.live.keys().filter(|peer| peer.slot == left.peer).copied().collect();
+            for peer in peers {
+                let watched = watchers.contains(&peer);
+                told.push(peer);
+                self.send_down(peer, worker, &name, Some(left.taken), reason, watched);
+            }
+        }
+        for watcher in watchers {
+            if !told.contains(&watcher) {
+                self.send_down(watcher, worker, &name, None, reason, true);
+            }
+        }
+    }
+
+    fn send_down(
+        &self,
+        to: WorkerId,
+        worker: WorkerId,
+        name: &str,
+        taken: Option<u64>,
+        reason: &ExitReason,
+        watched: bool,
+    ) {
+        let (name, reason) = (name.to_owned(), reason.clone());
+        self.send(to, &ToWorker::PeerDown { worker, name, taken, reason, watched }, Vec::new());
+    }
+
+    pub(crate) fn dead_letter(&self, to: WorkerId, name: &str, from: Slot, reason: DeadReason, bytes: Vec<u8>) {
+        let text = match &reason {
+            DeadReason::Died(reason) => format!("its worker died with it in hand ({reason})"),
+            DeadReason::Undecodable(error) => format!("it cannot be decoded ({error})"),
+        };
+        self.story(Story::DeadLetter { worker: to, name: name.to_owned(), bytes: bytes.len(), reason: text });
+        self.shared.dead.put(to, name, from, reason, bytes);
+    }
+
+    /// A slot that will never be filled again.
+    fn forget(&mut self, slot: Slot) {
+        let peers = self.shared.board.forget(slot);
+        for peer in peers {
+            if peer == Slot::SUPERVISOR {
+                self.endpoint.peer_gone(slot);
+                continue;
+            }
+            let workers: Vec<WorkerId> = self.live.keys().filter(|worker| worker.slot == peer).copied().collect();
+            for worker in workers {
+                self.send(worker, &ToWorker::PeerGone { slot }, Vec::new());
+            }
+        }
+        let mut directory = self.shared.directory.write();
+        if let Some(path) = directory.slots.remove(&slot) {
+            directory.workers.remove(&path);
+            for members in directory.pools.values_mut() {
+                members.retain(|found| found.slot != slot);
+            }
+        }
+    }
+
+    fn path(&self, slot: Slot) -> String {
+        self.tree.place(slot).map_or_else(|| self.shared.name(slot), |place| place.path)
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Restarting { slot, delay, attempt } => {
+                self.story(Story::Restarting { name: self.path(slot), delay, attempt });
+            }
+            Notice::GaveUp(give_up) => {
+                let node = if give_up.supervisor == Slot::SUPERVISOR {
+                    "the supervisor".to_owned()
+                } else {
+                    self.path(give_up.supervisor)
+                };
+                let text = error::gave_up(&self.path(give_up.child), &give_up);
+                self.story(Story::GaveUp { name: node, text });
+            }
+            Notice::Up { .. }
+            | Notice::Ended { .. }
+            | Notice::Down { .. }
+            | Notice::SupervisorUp { .. }
+            | Notice::SupervisorDown { .. } => {}
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        match end {
+            End::Stopped => self.finish(Ok(()), None),
+            End::StartFailed { slot, reason } => {
+                let child = self.path(slot);
+                let error = StartError::Child { child, reason };
+                self.finish(Err(RunError::Lost), Some(error));
+            }
+            End::GaveUp(give_up) => {
+                let child = self.path(give_up.child);
+                self.finish(Err(RunError::GaveUp { child, give_up }), None);
+            }
+            End::AutoShutdown { slot } => {
+                let child = self.path(slot);
+                self.finish(Err(RunError::AutoShutdown { child }), None);
+            }
+        }
+    }
+}

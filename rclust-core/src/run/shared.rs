@@ -1,0 +1,130 @@
+//! What the threads of the supervisor process share: names, lanes, dead letters, orders, and how it ended.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, watch};
+
+use crate::error::{LookupError, RunError};
+use crate::id::{Slot, WorkerId};
+use crate::mailbox::dead::Dead;
+use crate::mailbox::endpoint::{Located, Upstream};
+use crate::mailbox::lane::Parts;
+use crate::mailbox::receiver::Receiver;
+use crate::mailbox::switchboard::Switchboard;
+use crate::wire::control::Found;
+
+/// An order to the *tree* thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Stop the tree in order.
+    Stop,
+    /// A lane was made from this side: its other end is to be sent.
+    LaneMade { between: (Slot, Slot) },
+    /// The extension has nothing untaken any more (or took too long): go on stopping.
+    Quiet,
+    /// A worker that was sent SIGTERM has waited for an order that reaches everybody.
+    TermGrace { worker: WorkerId },
+    /// It had its time.
+    TermDeadline { worker: WorkerId },
+    /// An answer of the extension to a worker.
+    Respond { worker: WorkerId, id: u64, body: Vec<u8>, fds: Vec<Arc<std::os::fd::OwnedFd>> },
+    /// The extension tells of a listener.
+    Listening { worker: WorkerId, address: String },
+    /// The extension refused something.
+    RefusedListen { worker: WorkerId, address: String, error: String },
+    /// A worker's ring, read by the supervisor's body, is corrupt.
+    Distrust { slot: Slot },
+}
+
+/// The names of the tree.
+#[derive(Default)]
+pub(crate) struct Directory {
+    pub(crate) workers: HashMap<String, Found>,
+    pub(crate) pools: HashMap<String, Vec<Found>>,
+    pub(crate) slots: HashMap<Slot, String>,
+}
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) directory: RwLock<Directory>,
+    pub(crate) board: Switchboard,
+    pub(crate) dead: Dead,
+    pub(crate) inbox: Arc<tokio::sync::Mutex<Option<Receiver>>>,
+    commands: mpsc::UnboundedSender<Command>,
+    end: watch::Sender<Option<Result<(), RunError>>>,
+}
+
+impl Shared {
+    pub(crate) fn new(commands: mpsc::UnboundedSender<Command>) -> Arc<Shared> {
+        Arc::new(Shared {
+            directory: RwLock::default(),
+            board: Switchboard::default(),
+            dead: Dead::default(),
+            inbox: Arc::default(),
+            commands,
+            end: watch::channel(None).0,
+        })
+    }
+
+    /// Gives an order; after the tree's end there is nobody to take it.
+    pub(crate) fn command(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    /// The tree has ended like this.
+    pub(crate) fn set_ended(&self, how: Result<(), RunError>) {
+        self.end.send_replace(Some(how));
+    }
+
+    /// Waits for the tree's end.
+    pub(crate) async fn ended(&self) -> Result<(), RunError> {
+        let mut end = self.end.subscribe();
+        match end.wait_for(Option::is_some).await {
+            Ok(how) => how.clone().unwrap_or(Err(RunError::Lost)),
+            Err(_) => Err(RunError::Lost),
+        }
+    }
+
+    /// What a path names.
+    pub(crate) fn find(&self, path: &str) -> Result<Located, LookupError> {
+        let directory = self.directory.read();
+        if let Some(found) = directory.workers.get(path) {
+            return Ok(Located::Worker(found.clone()));
+        }
+        match directory.pools.get(path) {
+            Some(members) => Ok(Located::Pool(members.clone())),
+            None => Err(LookupError::NotFound { path: path.to_owned() }),
+        }
+    }
+
+    /// A slot's path.
+    pub(crate) fn name(&self, slot: Slot) -> String {
+        self.directory.read().slots.get(&slot).cloned().unwrap_or_else(|| slot.to_string())
+    }
+}
+
+/// The supervisor's body's way to all this.
+pub(crate) struct InSupervisor(pub(crate) Arc<Shared>);
+
+impl Upstream for InSupervisor {
+    fn open(&self, peer: Slot) -> Result<Option<Parts>, String> {
+        if !self.0.directory.read().slots.contains_key(&peer) {
+            return Err(format!("{peer} does not exist"));
+        }
+        let (parts, made) = self.0.board.open(Slot::SUPERVISOR, peer).map_err(|error| error.to_string())?;
+        if made {
+            self.0.command(Command::LaneMade { between: (Slot::SUPERVISOR, peer) });
+        }
+        Ok(Some(parts))
+    }
+
+    fn find(&self, path: &str) -> Result<Located, LookupError> {
+        self.0.find(path)
+    }
+
+    fn corrupt(&self, peer: Slot) {
+        self.0.command(Command::Distrust { slot: peer });
+    }
+}

@@ -1,0 +1,235 @@
+//! The worker's loop: takes messages one by one, hears the order to stop, says how it ended.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::context::{Context, Facts, Inputs, Tasks, say_ready};
+use crate::id::Slot;
+use crate::ipc::control::{Control, PeerDown, Stop};
+use crate::mailbox::endpoint::Endpoint;
+use crate::mailbox::receiver::Receiver;
+use crate::run::panic::{self, Panic};
+use crate::wire::control::{Ending, ToSupervisor};
+use crate::wire::payload;
+use crate::worker::{Down, Outcome, Report, Worker};
+
+/// Messages handled before the loop looks at anything else.
+const TURN: usize = 64;
+
+/// The first bytes of an undecodable message that the supervisor is sent.
+const SAMPLE: usize = 64 << 10;
+
+/// A body that binds nothing and says nothing is taken for ready after this long.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// A new process that is about to play a role.
+pub struct Life {
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) endpoint: Arc<Endpoint>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) args: Vec<u8>,
+}
+
+/// Runs a future to its end or to its panic.
+pub(crate) async fn catch<F: Future>(future: F) -> Result<F::Output, Panic> {
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|_| panic::last())
+}
+
+/// How the loop ends other than by an error.
+enum End {
+    Asked(Stop),
+    Linked(Report),
+}
+
+/// Plays a worker type.
+pub(crate) async fn play<W: Worker>(life: Life) -> Ending {
+    let local = LocalSet::new();
+    local.run_until(play_here::<W>(life)).await
+}
+
+async fn play_here<W: Worker>(life: Life) -> Ending {
+    let args: W::Args = match payload::decode(&life.args, Slot::SUPERVISOR) {
+        Ok(args) => args,
+        Err(error) => return Ending::Error(format!("the arguments cannot be decoded: {error}")),
+    };
+    let (mut cx, mut inputs) = Context::<W>::new(life.facts.clone(), life.endpoint.clone(), life.control.clone());
+    let (downs, mut down_news) = mpsc::unbounded_channel();
+    life.control.deliver_downs(downs);
+    let mut stop = life.control.stop();
+
+    let mut worker = tokio::select! {
+        started = W::start(args, &mut cx) => match started {
+            Ok(worker) => worker,
+            Err(error) => return Ending::Error(panic::cut(&format!("{error:?}"))),
+        },
+        _ = stop.wait_for(Option::is_some) => return Ending::Shutdown,
+    };
+    say_ready(&life.endpoint, &life.control);
+
+    let mut receiver = Receiver::new(life.endpoint.clone());
+    let outcome = run(&mut worker, &mut cx, &mut inputs, &mut receiver, &mut down_news, &life).await;
+    match outcome {
+        Err(error) => Ending::Error(panic::cut(&format!("{error:?}"))),
+        Ok(End::Linked(report)) => ended(report, Ending::Normal),
+        Ok(End::Asked(order)) => {
+            if let Err(error) = worker.on_stop(order.why, &mut cx).await {
+                return Ending::Error(panic::cut(&format!("{error:?}")));
+            }
+            drain(&cx.tasks(), order.deadline).await;
+            // A server that was linked has ended by now, perhaps with an error.
+            match inputs.linked.try_recv() {
+                Ok(report) => ended(report, Ending::Shutdown),
+                Err(_) => Ending::Shutdown,
+            }
+        }
+    }
+}
+
+async fn run<W: Worker>(
+    worker: &mut W,
+    cx: &mut Context<W>,
+    inputs: &mut Inputs<W::Msg>,
+    receiver: &mut Receiver,
+    downs: &mut mpsc::UnboundedReceiver<PeerDown>,
+    life: &Life,
+) -> crate::error::Result<End> {
+    let mut stop = life.control.stop();
+    loop {
+        tokio::select! {
+            biased;
+            order = stop.wait_for(Option::is_some) => {
+                let order = order.ok().and_then(|order| *order);
+                let asked = Stop { why: crate::exit::StopReason::Shutdown, deadline: None };
+                return Ok(End::Asked(order.unwrap_or(asked)));
+            }
+            Some(report) = inputs.linked.recv() => return Ok(End::Linked(report)),
+            Some(down) = downs.recv() => {
+                let down = Down { worker: down.worker, name: down.name, reason: down.reason };
+                worker.on_down(down, cx).await?;
+            }
+            Some(message) = inputs.own.recv() => worker.on_message(message, cx).await?,
+            from = receiver.next() => {
+                handle(worker, cx, receiver, from, life).await?;
+                for _ in 1..TURN {
+                    let Some(from) = receiver.try_next() else { break };
+                    handle(worker, cx, receiver, from, life).await?;
+                }
+                // Whoever else runs on this thread has a turn too.
+                tokio::task::coop::consume_budget().await;
+            }
+        }
+    }
+}
+
+async fn handle<W: Worker>(
+    worker: &mut W,
+    cx: &mut Context<W>,
+    receiver: &mut Receiver,
+    from: Slot,
+    life: &Life,
+) -> crate::error::Result<()> {
+    match payload::decode::<W::Msg>(receiver.bytes(), from) {
+        Ok(message) => worker.on_message(message, cx).await?,
+        Err(error) => {
+            let bytes = receiver.bytes();
+            let sample = bytes[..bytes.len().min(SAMPLE)].to_vec();
+            life.control.say(&ToSupervisor::Undecodable { from, error: error.to_string(), bytes: sample });
+        }
+    }
+    receiver.done();
+    Ok(())
+}
+
+fn ended(report: Report, success: Ending) -> Ending {
+    match (report.error, report.panicked) {
+        (_, Some(panic)) => panic.into(),
+        (Some(error), None) => Ending::Error(panic::cut(&error)),
+        (None, None) => success,
+    }
+}
+
+/// Waits for the open tasks, until a little before this process would be killed.
+async fn drain(tasks: &Tasks, deadline: Option<Duration>) {
+    match deadline {
+        Some(deadline) => {
+            // Too late is not an error: what is still open is cut, as the deadline says.
+            let _ = tokio::time::timeout(margin(deadline), tasks.idle()).await;
+        }
+        None => tasks.idle().await,
+    }
+}
+
+/// Nine tenths of a deadline: the rest is for an orderly end.
+fn margin(deadline: Duration) -> Duration {
+    deadline - deadline / 10
+}
+
+/// Plays the body of `main`.
+pub(crate) async fn play_body<F, Fut>(life: Life, body: F) -> (Ending, Option<std::process::ExitCode>)
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future,
+    Fut::Output: Outcome,
+{
+    let local = LocalSet::new();
+    local.run_until(play_body_here(life, body)).await
+}
+
+async fn play_body_here<F, Fut>(life: Life, body: F) -> (Ending, Option<std::process::ExitCode>)
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future,
+    Fut::Output: Outcome,
+{
+    let (cx, mut inputs) = Context::new(life.facts.clone(), life.endpoint.clone(), life.control.clone());
+    let tasks = cx.tasks();
+    let mut stop = life.control.stop();
+    let order = life.control.stop();
+    let body = async { body(cx).await.report() };
+    tokio::pin!(body);
+    let settled = tokio::time::sleep(SETTLED);
+    tokio::pin!(settled);
+    let mut settling = true;
+    loop {
+        tokio::select! {
+            report = &mut body => {
+                let asked = order.borrow().is_some();
+                if report.error.is_none() && !asked && !life.endpoint.is_ready() {
+                    let why = "the body of main returned before this worker was ready: the body is the worker, and serves until cx.shutdown()";
+                    return (Ending::Error(why.to_owned()), None);
+                }
+                let code = report.code;
+                let ending = ended(report, if asked { Ending::Shutdown } else { Ending::Normal });
+                return (ending, Some(code));
+            }
+            Some(report) = inputs.linked.recv() => {
+                let code = report.code;
+                return (ended(report, Ending::Normal), Some(code));
+            }
+            () = &mut settled, if settling => {
+                settling = false;
+                say_ready(&life.endpoint, &life.control);
+            }
+            _ = stop.wait_for(Option::is_some) => break,
+        }
+    }
+    let order = *order.borrow();
+    let rest = async {
+        let report = body.await;
+        tasks.idle().await;
+        report
+    };
+    match order.and_then(|order| order.deadline) {
+        Some(deadline) => match tokio::time::timeout(margin(deadline), rest).await {
+            Ok(report) => (ended(report, Ending::Shutdown), None),
+            Err(_) => (Ending::Shutdown, None),
+        },
+        None => (ended(rest.await, Ending::Shutdown), None),
+    }
+}

@@ -1,0 +1,8 @@
+//! Calls to the operating system. This folder holds the only `unsafe` of the crate; what it offers is safe to call.
+
+pub(crate) mod descriptors;
+pub(crate) mod identity;
+pub(crate) mod link;
+pub(crate) mod memory;
+pub(crate) mod process;
+pub(crate) mod readiness;

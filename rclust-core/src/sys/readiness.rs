@@ -1,0 +1,29 @@
+//! Descriptors whose readiness tokio watches.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use tokio::io::unix::AsyncFd;
+
+use crate::sys::link::Socket;
+
+/// A type that owns its descriptor.
+///
+/// # Safety
+/// `as_raw_fd` returns the same open descriptor for as long as the value lives.
+pub unsafe trait Owns: AsRawFd {}
+
+// SAFETY: it owns one descriptor and has no way to exchange it.
+unsafe impl Owns for OwnedFd {}
+// SAFETY: the same; the stream inside is never replaced.
+unsafe impl Owns for Socket {}
+// SAFETY: an `Arc` lives as long as what it points to, and gives no mutable access that could exchange it.
+unsafe impl<T: Owns> Owns for Arc<T> {}
+
+/// Registers a descriptor with the current runtime.
+pub fn register<T: Owns>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the descriptor stays open and the same as long as `fd` lives (`Owns`), which the `AsyncFd` owns.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}

@@ -1,0 +1,125 @@
+//! Every life-cycle event of the supervisor and its fields, in one list.
+//!
+//! They are told on the supervisor's main thread, never on the *tree* thread: a subscriber or a full pipe may block. With a
+//! subscriber they are tracing events of the target `rclust::supervisor`; without one, a line each on standard error.
+
+use std::io::Write;
+use std::time::Duration;
+
+use crate::exit::ExitReason;
+use crate::id::WorkerId;
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Story {
+    /// A process was started.
+    Started { worker: WorkerId, name: String, pid: u32 },
+    /// It can serve.
+    Ready { worker: WorkerId, name: String, pid: u32 },
+    /// It was asked to stop.
+    Stopping { worker: WorkerId, name: String, pid: u32 },
+    /// It is gone.
+    Exited { worker: WorkerId, name: String, pid: u32, reason: ExitReason, expected: bool },
+    /// It will be started again.
+    Restarting { name: String, delay: Duration, attempt: u32 },
+    /// A supervisor node, or the whole tree, gave up.
+    GaveUp { name: String, text: String },
+    /// A worker has its share of a listener.
+    Listening { worker: WorkerId, name: String, address: String },
+    /// A worker was refused a listener.
+    Refused { worker: WorkerId, name: String, address: String, error: String },
+    /// A worker did what no worker of ours does.
+    Distrusted { worker: WorkerId, name: String, error: String },
+    /// A message became a dead letter.
+    DeadLetter { worker: WorkerId, name: String, bytes: usize, reason: String },
+    /// An operator's signal.
+    Signal { name: &'static str, meaning: &'static str },
+    /// The tree has ended.
+    Ended { text: String },
+    /// So many stories were not told, because the main thread was busy.
+    Missed { stories: u64 },
+}
+
+impl Story {
+    /// Tells it.
+    pub(crate) fn tell(&self) {
+        if tracing::dispatcher::has_been_set() {
+            self.trace();
+        } else {
+            // Standard error may be closed; then nobody listens.
+            let _ = writeln!(std::io::stderr().lock(), "rclust: {}", self.line());
+        }
+    }
+
+    fn trace(&self) {
+        const TARGET: &str = "rclust::supervisor";
+        match self {
+            Story::Started { worker, name, pid } => {
+                tracing::info!(target: TARGET, slot = worker.slot.0, incarnation = worker.incarnation.0, name, pid, "started");
+            }
+            Story::Ready { worker, name, pid } => {
+                tracing::info!(target: TARGET, slot = worker.slot.0, incarnation = worker.incarnation.0, name, pid, "ready");
+            }
+            Story::Stopping { worker, name, pid } => {
+                tracing::info!(target: TARGET, slot = worker.slot.0, incarnation = worker.incarnation.0, name, pid, "stopping");
+            }
+            Story::Exited { worker, name, pid, reason, expected } => {
+                let (slot, incarnation) = (worker.slot.0, worker.incarnation.0);
+                if *expected {
+                    tracing::info!(target: TARGET, slot, incarnation, name, pid, %reason, "exited");
+                } else {
+                    tracing::warn!(target: TARGET, slot, incarnation, name, pid, %reason, "exited");
+                }
+            }
+            Story::Restarting { name, delay, attempt } => {
+                tracing::info!(target: TARGET, name, delay_ms = delay.as_millis() as u64, attempt, "restarting");
+            }
+            Story::GaveUp { name, text } => tracing::error!(target: TARGET, name, text, "gave up"),
+            Story::Listening { worker, name, address } => {
+                tracing::info!(target: TARGET, slot = worker.slot.0, incarnation = worker.incarnation.0, name, address, "listening");
+            }
+            Story::Refused { worker, name, address, error } => {
+                tracing::warn!(target: TARGET, slot = worker.slot.0, name, address, error, "refused to listen");
+            }
+            Story::Distrusted { worker, name, error } => {
+                tracing::error!(target: TARGET, slot = worker.slot.0, incarnation = worker.incarnation.0, name, error, "distrusted");
+            }
+            Story::DeadLetter { worker, name, bytes, reason } => {
+                tracing::warn!(target: TARGET, slot = worker.slot.0, incarnation = worker.incarnation.0, name, bytes, reason, "dead letter");
+            }
+            Story::Signal { name, meaning } => tracing::info!(target: TARGET, signal = name, meaning, "signal"),
+            Story::Ended { text } => tracing::info!(target: TARGET, text, "ended"),
+            Story::Missed { stories } => tracing::warn!(target: TARGET, stories, "missed"),
+        }
+    }
+
+    fn line(&self) -> String {
+        match self {
+            Story::Started { worker, name, pid } => {
+                format!("{name} started, pid {pid}, incarnation {}", worker.incarnation.0)
+            }
+            Story::Ready { name, pid, .. } => format!("{name} ready, pid {pid}"),
+            Story::Stopping { name, pid, .. } => format!("{name} stopping, pid {pid}"),
+            Story::Exited { name, pid, reason, expected, .. } => {
+                format!("{name} exited, pid {pid}: {reason}{}", if *expected { "" } else { " (unexpected)" })
+            }
+            Story::Restarting { name, delay, attempt } if delay.is_zero() => match attempt {
+                0 => format!("{name} restarting"),
+                n => format!("{name} restarting after {n} failed starts"),
+            },
+            Story::Restarting { name, delay, attempt } => {
+                format!("{name} restarting in {delay:.0?} after {attempt} failed starts")
+            }
+            Story::GaveUp { name, text } => format!("{name} {text}"),
+            Story::Listening { name, address, .. } => format!("{name} listening on {address}"),
+            Story::Refused { name, address, error, .. } => format!("{name} cannot listen on {address}: {error}"),
+            Story::Distrusted { name, error, .. } => format!("{name} is not trusted any more: {error}"),
+            Story::DeadLetter { name, bytes, reason, .. } => {
+                format!("{name}: a message of {bytes} bytes is dead: {reason}")
+            }
+            Story::Signal { name, meaning } => format!("{name}: {meaning}"),
+            Story::Ended { text } => format!("the cluster has ended: {text}"),
+            Story::Missed { stories } => format!("{stories} events were not told: the main thread was busy"),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What supervisor and worker say to each other on the control lane.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{ExitReason, StopReason};
+use crate::id::{Slot, WorkerId};
+use crate::sys::identity::Identity;
+
+/// The first frame a new process is sent: who it is and what it runs.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BootMessage {
+    /// The program that the supervisor meant to start.
+    pub(crate) identity: Identity,
+    /// The supervisor's process id, to see whether it still lives.
+    pub(crate) supervisor: u32,
+    /// Who this is.
+    pub(crate) worker: WorkerId,
+    /// Its path in the tree, `name[index]` for a pool's member.
+    pub(crate) name: String,
+    /// Its place in its pool, 0 outside one.
+    pub(crate) index: u32,
+    /// How many failed starts came before this one, in a row.
+    pub(crate) attempt: u32,
+    /// Why the previous incarnation ended.
+    pub(crate) previous: Option<ExitReason>,
+    /// Which of the program's roles it plays.
+    pub(crate) role: String,
+    /// The role's arguments, as the user's type encodes them.
+    #[serde(with = "bytes")]
+    pub(crate) args: Vec<u8>,
+    /// Threads of its runtime.
+    pub(crate) threads: u32,
+    /// The limit of open descriptors that the supervisor was started with.
+    pub(crate) descriptors: (Option<u64>, Option<u64>),
+    /// Whether the supervisor's standard input comes as the first descriptor.
+    pub(crate) stdin: bool,
+}
+
+/// Which end of a pair's memory and doorbell a process has: the lower slot is `First`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum End {
+    /// The lower slot's.
+    First,
+    /// The higher slot's.
+    Second,
+}
+
+/// Supervisor to worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    /// Who you are. Once, first.
+    Boot(Box<BootMessage>),
+    /// A lane between you and `peer`; two descriptors: memory, your end of the doorbell (in a lane to yourself a
+    /// third: the end that rings it).
+    Lane {
+        /// The other side.
+        peer: Slot,
+        /// Which end is yours.
+        end: End,
+        /// Capacities: messages, replies.
+        sizes: (u32, u32),
+    },
+    /// All that existed before you has been said: begin.
+    Begin,
+    /// The outcome of a request of yours.
+    Answer {
+        /// Which.
+        id: u64,
+        /// The outcome; an extension's may have descriptors.
+        answer: Answer,
+    },
+    /// Stop in order.
+    Stop {
+        /// Why.
+        why: StopReason,
+        /// When you will be killed; `None`: never.
+        deadline: Option<Duration>,
+    },
+    /// A process that you share a lane with, or watch, is gone.
+    PeerDown {
+        /// Who.
+        worker: WorkerId,
+        /// Its slot's path.
+        name: String,
+        /// How far it had taken your lane's messages.
+        taken: Option<u64>,
+        /// Why it ended.
+        reason: ExitReason,
+        /// Whether you watch it.
+        watched: bool,
+    },
+    /// A slot that will never be filled again.
+    PeerGone {
+        /// Which.
+        slot: Slot,
+    },
+}
+
+/// Worker to supervisor. Nothing in it is trusted.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToSupervisor {
+    /// I can serve.
+    Ready,
+    /// I end (or could not start), and why.
+    Ending(Ending),
+    /// I want to know or to have something.
+    Request {
+        /// For the answer.
+        id: u64,
+        /// What.
+        request: Request,
+    },
+    /// I was sent SIGTERM: please stop me.
+    Terminated,
+    /// There is room again where you found none (connections).
+    Room,
+    /// A message that cannot be decoded.
+    Undecodable {
+        /// Whose lane it came from.
+        from: Slot,
+        /// What the decoder said.
+        error: String,
+        /// Its first bytes.
+        #[serde(with = "bytes")]
+        bytes: Vec<u8>,
+    },
+    /// Tell me when this slot's incarnation ends.
+    Watch {
+        /// Which.
+        slot: Slot,
+    },
+    /// The ring that this slot writes and I read is corrupt.
+    CorruptLane {
+        /// The writer.
+        peer: Slot,
+    },
+}
+
+/// A worker's own word about its end.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Ending {
+    /// An error was returned; its text.
+    Error(String),
+    /// A panic.
+    Panic {
+        /// Its message.
+        message: String,
+        /// Where.
+        location: Option<String>,
+        /// How it came there.
+        backtrace: Option<String>,
+    },
+    /// It was asked to stop, or stopped itself in order.
+    Shutdown,
+    /// It ended by itself, with success.
+    Normal,
+}
+
+/// A worker's question.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Which slot is this, and what does it take?
+    Find {
+        /// A path.
+        path: String,
+    },
+    /// A lane to this slot.
+    Lane {
+        /// The slot.
+        peer: Slot,
+    },
+    /// Something of an extension's (`rclust-net`), in its own words.
+    Extension(#[serde(with = "bytes")] Vec<u8>),
+}
+
+/// The supervisor's answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// A worker's slot.
+    Worker(Found),
+    /// A pool's members, in order.
+    Pool(Vec<Found>),
+    /// There is no such child.
+    NotFound,
+    /// The lane was sent before this answer.
+    LaneSent,
+    /// No: why.
+    Refused(String),
+    /// An extension's answer.
+    Extension(#[serde(with = "bytes")] Vec<u8>),
+}
+
+/// One worker's place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Found {
+    /// Its slot.
+    pub(crate) slot: Slot,
+    /// Its path.
+    pub(crate) name: String,
+    /// The type of the messages it takes, as the compiler names it.
+    pub(crate) takes: String,
+}
+
+/// Byte strings as one run of bytes (a `Vec<u8>` is a sequence to serde, decoded element by element).
+mod bytes {
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}

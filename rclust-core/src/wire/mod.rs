@@ -1,0 +1,5 @@
+//! Bytes and what they mean: frames, the control lane's words, users' messages.
+
+pub(crate) mod control;
+pub(crate) mod frame;
+pub(crate) mod payload;

@@ -1,0 +1,303 @@
+//! The handle others hold: send, try_send, ask. And a pool's.
+
+use std::any::type_name;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use serde::de::{DeserializeOwned, Error as _};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{AskError, LookupError, SendError, TrySendError};
+use crate::id::Slot;
+use crate::mailbox::endpoint::{self, Endpoint, Located};
+use crate::mailbox::lane::Lane;
+use crate::mailbox::sender::{self, Refused};
+use crate::reply::{Ask, Reply};
+use crate::wire::control::Found;
+use crate::wire::payload;
+use crate::worker::Message;
+
+struct Target {
+    slot: Slot,
+    name: String,
+    endpoint: Arc<Endpoint>,
+    lane: OnceLock<Arc<Lane>>,
+}
+
+/// A worker's mailbox, as others hold it: typed by the message it takes. It names the slot and follows restarts.
+///
+/// Cheap to clone. It can be sent inside messages; elsewhere serializing it is an error.
+pub struct WorkerRef<M> {
+    target: Arc<Target>,
+    _message: PhantomData<fn(M)>,
+}
+
+impl<M> WorkerRef<M> {
+    pub(crate) fn new(endpoint: Arc<Endpoint>, slot: Slot, name: String) -> WorkerRef<M> {
+        WorkerRef { target: Arc::new(Target { slot, name, endpoint, lane: OnceLock::new() }), _message: PhantomData }
+    }
+
+    /// The slot it names.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.target.slot
+    }
+
+    /// The slot's path in the tree.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.target.name
+    }
+
+    fn lane(&self) -> Result<&Arc<Lane>, String> {
+        let target = &self.target;
+        match target.lane.get() {
+            Some(lane) => Ok(lane),
+            None => {
+                let lane = target.endpoint.lane(target.slot)?;
+                Ok(target.lane.get_or_init(|| lane))
+            }
+        }
+    }
+}
+
+impl<M: Message> WorkerRef<M> {
+    /// Puts `message` into the worker's mailbox, waiting while it is full.
+    ///
+    /// `Ok` means that the slot's mailbox holds it: it survives this process and the worker's. It does not mean that it was
+    /// handled: a worker may die with it in hand, and it then becomes a [dead letter](crate::DeadLetter).
+    /// The worker is woken when this task next yields, at 32 messages, at 16 KiB, or by [`WorkerRef::flush`].
+    ///
+    /// # Ordering
+    /// Kept between one sender and one slot, across its restarts.
+    /// # Errors
+    /// `Closed` once the slot will not be filled again, `TooLarge`, `Encode`; the message comes back.
+    /// # Cancel safety
+    /// Dropped before completion, nothing was queued.
+    pub async fn send(&self, message: M) -> Result<(), SendError<M>> {
+        let refused = match self.lane() {
+            Ok(lane) => match sender::send(&self.target.endpoint, lane, &message).await {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            },
+            Err(_) => Refused::Closed,
+        };
+        Err(self.failed(refused, message))
+    }
+
+    /// Puts `message` into the worker's mailbox if there is room now. Everything else as [`WorkerRef::send`].
+    ///
+    /// # Errors
+    /// `Full`: `send` would wait. The message comes back.
+    pub fn try_send(&self, message: M) -> Result<(), TrySendError<M>> {
+        let refused = match self.lane() {
+            Ok(lane) => match sender::try_send(&self.target.endpoint, lane, &message) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Full) => return Err(TrySendError::Full { message, to: self.target.name.clone() }),
+                Err(refused) => refused,
+            },
+            Err(_) => Refused::Closed,
+        };
+        Err(TrySendError::Failed(self.failed(refused, message)))
+    }
+
+    /// Wakes the worker for what was sent, without waiting for this task to yield.
+    pub fn flush(&self) {
+        if let Some(lane) = self.target.lane.get() {
+            lane.ring_if_needed();
+        }
+    }
+
+    /// Asks: `make` puts the reply port into a message; the future is the answer. It always ends.
+    ///
+    /// ```
+    /// # use rclust_core::{Reply, WorkerRef};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # enum Job { Get { key: String, reply: Reply<Option<u64>> } }
+    /// # async fn f(cache: WorkerRef<Job>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let key = "hits".to_owned();
+    /// let hits: Option<u64> = cache.ask(|reply| Job::Get { key, reply }).await?;
+    /// # Ok(()) }
+    /// ```
+    /// # Errors
+    /// See [`AskError`]: timeout (30 s unless [`Ask::timeout`] says otherwise), dropped, died, closed, not ready.
+    /// # Cancel safety
+    /// Dropped before its first poll, nothing was sent; later, the question may be handled and the answer is thrown away.
+    pub fn ask<T: DeserializeOwned + 'static>(&self, make: impl FnOnce(Reply<T>) -> M) -> Ask<T> {
+        let to = &self.target.name;
+        let endpoint = &self.target.endpoint;
+        let lane = if self.target.slot == Slot::SUPERVISOR && !endpoint.is_ready() {
+            Err(AskError::NotReady { to: to.clone() })
+        } else {
+            self.lane().cloned().map_err(|_| AskError::Closed { to: to.clone() })
+        };
+        Ask::new(endpoint, lane, to, make)
+    }
+
+    fn failed(&self, refused: Refused, message: M) -> SendError<M> {
+        let to = self.target.name.clone();
+        match refused {
+            Refused::TooLarge { bytes, limit } => SendError::TooLarge { message, to, bytes, limit },
+            Refused::Encode(error) => SendError::Encode { message, to, error },
+            Refused::Full | Refused::Closed => SendError::Closed { message, to },
+        }
+    }
+}
+
+impl<M> Clone for WorkerRef<M> {
+    fn clone(&self) -> Self {
+        WorkerRef { target: self.target.clone(), _message: PhantomData }
+    }
+}
+
+impl<M> PartialEq for WorkerRef<M> {
+    fn eq(&self, other: &Self) -> bool {
+        self.target.slot == other.target.slot
+    }
+}
+
+impl<M> Eq for WorkerRef<M> {}
+
+impl<M> Hash for WorkerRef<M> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.target.slot.hash(state);
+    }
+}
+
+impl<M> fmt::Debug for WorkerRef<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WorkerRef({})", self.target.name)
+    }
+}
+
+impl<M> Serialize for WorkerRef<M> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !payload::encoding() {
+            return Err(S::Error::custom(
+                "a worker reference can only be serialized as part of a message that is being sent",
+            ));
+        }
+        (self.target.slot, &self.target.name).serialize(serializer)
+    }
+}
+
+impl<'de, M> Deserialize<'de> for WorkerRef<M> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (slot, name) = <(Slot, String)>::deserialize(deserializer)?;
+        if payload::decoding().is_none() {
+            return Err(D::Error::custom("a worker reference exists only inside a message that arrived"));
+        }
+        let endpoint = endpoint::current().ok_or_else(|| D::Error::custom("no cluster runs here"))?;
+        Ok(WorkerRef::new(endpoint, slot, name))
+    }
+}
+
+/// A pool's members, as others hold them.
+pub struct PoolRef<M> {
+    members: Arc<[WorkerRef<M>]>,
+    turn: Arc<AtomicUsize>,
+}
+
+impl<M> Clone for PoolRef<M> {
+    fn clone(&self) -> Self {
+        PoolRef { members: self.members.clone(), turn: self.turn.clone() }
+    }
+}
+
+impl<M> fmt::Debug for PoolRef<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.members.iter()).finish()
+    }
+}
+
+impl<M: Message> PoolRef<M> {
+    fn next(&self) -> &WorkerRef<M> {
+        // A pool has at least one member: sizes begin at 1.
+        &self.members[self.turn.fetch_add(1, Ordering::Relaxed) % self.members.len()]
+    }
+
+    /// Sends to the members in turn; as [`WorkerRef::send`], to the next one.
+    ///
+    /// # Errors
+    /// As [`WorkerRef::send`].
+    /// # Cancel safety
+    /// Dropped before completion, nothing was queued.
+    pub async fn send(&self, message: M) -> Result<(), SendError<M>> {
+        self.next().send(message).await
+    }
+
+    /// Asks the next member in turn.
+    pub fn ask<T: DeserializeOwned + 'static>(&self, make: impl FnOnce(Reply<T>) -> M) -> Ask<T> {
+        self.next().ask(make)
+    }
+
+    /// Sends to the member that `key` belongs to: the same key, the same member, while the pool's size stays.
+    ///
+    /// # Errors
+    /// As [`WorkerRef::send`].
+    /// # Cancel safety
+    /// Dropped before completion, nothing was queued.
+    pub async fn send_keyed(&self, key: &(impl Hash + ?Sized), message: M) -> Result<(), SendError<M>> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        self.members[(hasher.finish() % self.members.len() as u64) as usize].send(message).await
+    }
+
+    /// The members, in the order of their places.
+    pub fn iter(&self) -> impl Iterator<Item = WorkerRef<M>> + use<M> {
+        self.members.to_vec().into_iter()
+    }
+
+    /// How many members there are.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // a pool is never empty
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Sends each member a message of its own, made for its place, and tells how each went. A closure, because a message
+    /// with a reply port cannot be cloned. A full mailbox holds up only its own message.
+    ///
+    /// # Cancel safety
+    /// Dropped before completion, some members have their message and some do not.
+    pub async fn broadcast(&self, mut make: impl FnMut(usize) -> M) -> Vec<(Slot, Result<(), SendError<M>>)> {
+        let sends = self.members.iter().enumerate().map(|(place, member)| {
+            let message = make(place);
+            async move { (member.slot(), member.send(message).await) }
+        });
+        futures::future::join_all(sends).await
+    }
+}
+
+/// Finds a worker by its path.
+pub(crate) fn worker<M: Message>(endpoint: &Arc<Endpoint>, path: &str) -> Result<WorkerRef<M>, LookupError> {
+    match endpoint.find(path)? {
+        Located::Worker(found) => checked(endpoint, path, found),
+        Located::Pool(_) => Err(LookupError::IsPool { path: path.to_owned() }),
+    }
+}
+
+/// Finds a pool by its path.
+pub(crate) fn pool<M: Message>(endpoint: &Arc<Endpoint>, path: &str) -> Result<PoolRef<M>, LookupError> {
+    match endpoint.find(path)? {
+        Located::Worker(_) => Err(LookupError::IsWorker { path: path.to_owned() }),
+        Located::Pool(members) if members.is_empty() => Err(LookupError::NotFound { path: path.to_owned() }),
+        Located::Pool(members) => {
+            let members: Result<Vec<_>, _> = members.into_iter().map(|found| checked(endpoint, path, found)).collect();
+            Ok(PoolRef { members: members?.into(), turn: Arc::default() })
+        }
+    }
+}
+
+fn checked<M: Message>(endpoint: &Arc<Endpoint>, path: &str, found: Found) -> Result<WorkerRef<M>, LookupError> {
+    // Message types are compared, never worker types, so that a stand-in with the same messages can be found.
+    if found.takes != type_name::<M>() {
+        let (takes, asked) = (found.takes, type_name::<M>().to_owned());
+        return Err(LookupError::OtherMessages { path: path.to_owned(), takes, asked });
+    }
+    Ok(WorkerRef::new(endpoint.clone(), found.slot, found.name))
+}

@@ -1,0 +1,97 @@
+//! Node's rules: which bind is which socket. Pure.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dispatch::Dispatch;
+
+/// Which socket a worker asks for. Equal keys in several workers are one socket.
+///
+/// `nth` counts this worker's own binds of the same address, so that the second `bind` to port 0 in each worker is another
+/// port, and the same one in all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Key {
+    pub(crate) address: SocketAddr,
+    pub(crate) v6_only: bool,
+    pub(crate) name: Option<String>,
+    pub(crate) nth: u32,
+}
+
+/// What a worker asks of the supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Ask {
+    /// A share of a socket.
+    Bind {
+        /// Which.
+        key: Key,
+        /// How many connections the kernel may hold; the first worker's word counts.
+        backlog: u32,
+        /// Which slot gets a connection; the first worker's word counts.
+        dispatch: Dispatch,
+        /// How many descriptors the worker may have open.
+        descriptors: Option<u64>,
+    },
+    /// The worker has dropped its share.
+    Close {
+        /// The listener's number.
+        listener: u32,
+    },
+}
+
+/// The supervisor's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Told {
+    /// The share: two descriptors come along, the queue's reading end and the slot's load page.
+    Bound {
+        /// The listener's number.
+        listener: u32,
+        /// Where it is bound.
+        local: SocketAddr,
+    },
+    /// The operating system's refusal, as itself.
+    Failed {
+        /// The error number, if it is one.
+        errno: Option<i32>,
+        /// Its text.
+        text: String,
+    },
+    /// Closed.
+    Closed,
+}
+
+/// Counts one worker's binds.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(HashMap<(SocketAddr, bool, Option<String>), u32>);
+
+impl Counter {
+    /// The key of this worker's next bind of an address. A fixed port has no second one: there it is the same socket again.
+    pub(crate) fn key(&mut self, address: SocketAddr, v6_only: bool, name: Option<String>) -> Key {
+        let nth = if address.port() == 0 {
+            let count = self.0.entry((address, v6_only, name.clone())).or_default();
+            *count += 1;
+            *count - 1
+        } else {
+            0
+        };
+        Key { address, v6_only, name, nth }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nth_bind_to_port_0_is_the_same_socket_in_each_worker() {
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let (mut a, mut b) = (Counter::default(), Counter::default());
+        let (a1, a2) = (a.key(any, false, None), a.key(any, false, None));
+        let (b1, b2) = (b.key(any, false, None), b.key(any, false, None));
+        assert_eq!((&a1, &a2), (&b1, &b2));
+        assert_ne!(a1, a2);
+        let fixed: SocketAddr = ([127, 0, 0, 1], 80).into();
+        assert_eq!(a.key(fixed, false, None), a.key(fixed, false, None));
+    }
+}

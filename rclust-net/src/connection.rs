@@ -1,0 +1,102 @@
+//! A connection: the stream, and a guard that reports the close.
+
+use std::io::{self, IoSlice};
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::listener::Share;
+
+/// A TCP connection: tokio's stream, which it dereferences to, and the count it has in its worker's load.
+///
+/// It counts for its worker until it is dropped or moved out by [`TcpStream::into_inner`].
+#[derive(Debug)]
+pub struct TcpStream {
+    stream: tokio::net::TcpStream,
+    count: Option<Count>,
+}
+
+/// One taken connection of a share.
+#[derive(Debug)]
+pub(crate) struct Count(pub(crate) Arc<Share>);
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
+impl TcpStream {
+    pub(crate) fn new(stream: tokio::net::TcpStream, count: Option<Count>) -> TcpStream {
+        TcpStream { stream, count }
+    }
+
+    /// Tokio's stream. From now on it counts for nobody.
+    #[must_use]
+    pub fn into_inner(self) -> tokio::net::TcpStream {
+        let TcpStream { stream, count } = self;
+        drop(count);
+        stream
+    }
+
+    /// Whether this connection came by handoff, and counts for this worker.
+    #[must_use]
+    pub fn is_handed(&self) -> bool {
+        self.count.is_some()
+    }
+}
+
+impl From<tokio::net::TcpStream> for TcpStream {
+    fn from(stream: tokio::net::TcpStream) -> TcpStream {
+        TcpStream::new(stream, None)
+    }
+}
+
+impl Deref for TcpStream {
+    type Target = tokio::net::TcpStream;
+
+    fn deref(&self) -> &Self::Target {
+        &self.stream
+    }
+}
+
+impl DerefMut for TcpStream {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.stream
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

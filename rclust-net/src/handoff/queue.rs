@@ -1,0 +1,112 @@
+//! Supervisor side: give one, read back what nobody took.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rclust_core::extension::os;
+use rustix::net::{RecvFlags, SocketType};
+
+use crate::handoff::note;
+
+/// An accepted connection that no program has.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: SocketAddr,
+}
+
+/// One slot's queue at one listener.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    give: OwnedFd,
+    take: Arc<OwnedFd>,
+}
+
+impl Queue {
+    pub(crate) fn new() -> io::Result<Queue> {
+        let (give, take) = os::socket_pair(SocketType::SEQPACKET)?;
+        Ok(Queue { give, take: Arc::new(take) })
+    }
+
+    /// The receiving end, for the slot's workers.
+    pub(crate) fn receiving_end(&self) -> Arc<OwnedFd> {
+        self.take.clone()
+    }
+
+    /// Puts a connection into the queue; our own copy is closed with it. Without room it comes back.
+    pub(crate) fn give(&self, connection: Connection) -> Result<(), Connection> {
+        let note = note::encode(connection.peer);
+        // EAGAIN and ETOOMANYREFS mean full; another error (ENOBUFS, ENOMEM) means not now.
+        match os::send_with(&self.give, &note, &[connection.socket.as_fd()]) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(connection),
+        }
+    }
+
+    /// Takes back what nobody took, oldest first.
+    pub(crate) fn read_back(&self) -> Vec<Connection> {
+        let mut connections = Vec::new();
+        loop {
+            let mut bytes = [0; note::LEN];
+            let mut fds = Vec::new();
+            match os::receive_with(&*self.take, &mut bytes, &mut fds, RecvFlags::DONTWAIT) {
+                Ok(received) if received.bytes > 0 => {
+                    if let (Some(socket), Some(peer)) = (fds.pop(), note::decode(&bytes[..received.bytes])) {
+                        connections.push(Connection { socket, peer });
+                    }
+                }
+                _ => return connections,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn what_was_not_taken_comes_back_unread_and_in_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let queue = Queue::new().unwrap();
+        let mut clients = Vec::new();
+        for n in 0..10u8 {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.write_all(&[n]).unwrap();
+            let (socket, peer) = listener.accept().unwrap();
+            queue.give(Connection { socket: socket.into(), peer }).unwrap();
+            clients.push(client);
+        }
+        for _ in 0..3 {
+            let (mut bytes, mut fds) = ([0; note::LEN], Vec::new());
+            os::receive_with(&*queue.receiving_end(), &mut bytes, &mut fds, RecvFlags::DONTWAIT).unwrap();
+        }
+        let back = queue.read_back();
+        let read: Vec<u8> = back
+            .into_iter()
+            .map(|connection| {
+                let mut byte = [0];
+                TcpStream::from(connection.socket).read_exact(&mut byte).unwrap();
+                byte[0]
+            })
+            .collect();
+        assert_eq!(read, [3, 4, 5, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_connection_back() {
+        let queue = Queue::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = listener.local_addr().unwrap();
+        let mut given = 0;
+        while queue.give(Connection { socket: listener.try_clone().unwrap().into(), peer }).is_ok() {
+            given += 1;
+            assert!(given < 100_000, "the queue has no end");
+        }
+        assert_eq!(queue.read_back().len(), given);
+    }
+}

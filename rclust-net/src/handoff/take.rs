@@ -1,0 +1,96 @@
+//! Worker side: one `recvmsg` per `accept`, never a prefetch.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rclust_core::extension::os;
+use rustix::net::RecvFlags;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use crate::handoff::note;
+
+/// How long a worker at its descriptor limit waits for one of its descriptors that is no connection of ours.
+const AT_THE_LIMIT: Duration = Duration::from_millis(100);
+
+/// The reading end of a slot's queue.
+#[derive(Debug)]
+pub(crate) struct Taker {
+    queue: AsyncFd<OwnedFd>,
+    /// Closed for the moment of taking, so that there is room for the descriptor that comes.
+    spare: Mutex<Option<File>>,
+    /// A connection of this worker was closed.
+    pub(crate) closed: Notify,
+}
+
+/// What came out of the queue.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// A connection.
+    Connection(OwnedFd, SocketAddr),
+    /// The kernel had to drop it: the process is at its descriptor limit in spite of everything.
+    Lost,
+}
+
+impl Taker {
+    pub(crate) fn new(queue: OwnedFd) -> io::Result<Taker> {
+        Ok(Taker { queue: os::register(queue)?, spare: Mutex::new(spare().ok()), closed: Notify::new() })
+    }
+
+    /// Takes the next connection.
+    ///
+    /// Cancel safe: the one act of taking is not divided by an await.
+    pub(crate) async fn take(&self) -> io::Result<Taken> {
+        loop {
+            self.have_spare().await;
+            let mut guard = self.queue.readable().await?;
+            match self.take_now() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                other => return other,
+            }
+        }
+    }
+
+    fn take_now(&self) -> io::Result<Taken> {
+        let mut held = self.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *held = None;
+        let mut bytes = [0; note::LEN];
+        let mut fds = Vec::new();
+        let received = os::receive_with(self.queue.get_ref(), &mut bytes, &mut fds, RecvFlags::DONTWAIT);
+        *held = spare().ok();
+        let received = received?;
+        if received.bytes == 0 {
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the supervisor has closed this listener"));
+        }
+        match (fds.pop(), note::decode(&bytes[..received.bytes])) {
+            (Some(socket), Some(peer)) => Ok(Taken::Connection(socket, peer)),
+            _ => Ok(Taken::Lost),
+        }
+    }
+
+    /// Waits until a spare descriptor can be had: without one, taking could lose the connection.
+    async fn have_spare(&self) {
+        loop {
+            let closed = self.closed.notified();
+            {
+                let mut held = self.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if held.is_none() {
+                    *held = spare().ok();
+                }
+                if held.is_some() {
+                    return;
+                }
+            }
+            // Ours are noticed at once, the program's other descriptors cannot be.
+            let _ = tokio::time::timeout(AT_THE_LIMIT, closed).await;
+        }
+    }
+}
+
+fn spare() -> io::Result<File> {
+    File::open("/dev/null")
+}

@@ -1,0 +1,59 @@
+//! Listeners that belong to the supervisor, and the handoff of connections to its workers.
+//!
+//! This is `cluster::net` of the `rclust` crate and mirrors `tokio::net`: in a worker, `bind` asks the supervisor for a share
+//! of a socket that it owns, so that the same address in several workers is one socket and a crash never closes a port.
+//! Elsewhere it binds plainly.
+//!
+//! The supervisor accepts, and puts each connection into the queue of one slot. The queue outlives the processes on its reading
+//! end: a connection that no program has taken is never lost with a worker.
+
+mod accept;
+#[cfg(feature = "axum")]
+mod axum;
+mod bind;
+mod connection;
+mod dispatch;
+mod handoff;
+mod listener;
+mod load;
+mod net;
+
+pub use connection::TcpStream;
+pub use dispatch::Dispatch;
+pub use listener::{TcpListener, TcpListenerBuilder};
+
+#[cfg(feature = "axum")]
+pub use crate::axum::PeerAddr;
+
+use std::process::ExitCode;
+
+use rclust_core::{Program, Settings};
+
+/// Finds out which process this is, and plays its part: `rclust_core::boot` with listeners. The function that
+/// `#[cluster::main]` expands to; any `main` may call it.
+///
+/// A worker is this program, started again with the same arguments and environment and a mark, so everything before the call
+/// happens in every process. Call it once, early, while the process has one thread. See [`rclust_core::boot`] for the rest.
+///
+/// ```no_run
+/// # use std::process::ExitCode;
+/// # use rclust_core::{Context, Result, Settings};
+/// use rclust_net::TcpListener;
+///
+/// fn main() -> ExitCode {
+///     rclust_net::boot(Settings::new("echo"), rclust_core::body(serve))
+/// }
+///
+/// async fn serve(cx: Context) -> Result<()> {
+///     let listener = TcpListener::bind("127.0.0.1:3000").await?;
+///     loop {
+///         tokio::select! {
+///             connection = listener.accept() => { cx.spawn(async move { drop(connection) }); }
+///             () = cx.shutdown() => return Ok(()),
+///         }
+///     }
+/// }
+/// ```
+pub fn boot(settings: Settings, program: impl Program) -> ExitCode {
+    rclust_core::boot_with(settings, program, vec![Box::new(net::Net)])
+}

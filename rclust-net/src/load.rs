@@ -1,0 +1,155 @@
+//! Connections per slot, who has room: counters in a page that supervisor and worker share.
+//!
+//! ```text
+//! page   0 wants                        set by the supervisor when it waits for room, cleared by the worker that tells it
+//!        64 + 16 n: taken, closed       of listener n, counted up by the worker
+//! ```
+//! How many were handed is the supervisor's own count; what the worker writes is clamped between it and 0, so that a lying
+//! worker changes its own share and nothing else.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use rclust_core::extension::os;
+
+/// Bytes of a page.
+const LEN: usize = 4096;
+
+/// Listeners that a page has room for.
+pub(crate) const LISTENERS: u32 = ((LEN - 64) / 16) as u32;
+
+/// Untaken connections that a slot holds of one listener.
+pub(crate) const UNTAKEN: u64 = 16;
+
+const WANTS: usize = 0;
+
+fn taken_word(listener: u32) -> usize {
+    64 + 16 * listener as usize
+}
+
+fn closed_word(listener: u32) -> usize {
+    taken_word(listener) + 8
+}
+
+/// One slot's page.
+#[derive(Debug)]
+pub(crate) struct Page {
+    map: os::Mapping,
+}
+
+impl Page {
+    /// Makes a page; the descriptor goes to the slot's workers. Supervisor side.
+    pub(crate) fn create() -> io::Result<(Page, Arc<OwnedFd>)> {
+        let memory = Arc::new(os::create_memory("rclust-load", LEN as u64)?);
+        Ok((Page { map: os::Mapping::new(memory.clone(), LEN)? }, memory))
+    }
+
+    /// Maps the page that came from the supervisor. Worker side.
+    pub(crate) fn open(memory: OwnedFd) -> io::Result<Page> {
+        Ok(Page { map: os::Mapping::new(Arc::new(memory), LEN)? })
+    }
+
+    /// A new incarnation begins: nothing is taken, nothing closed. Supervisor side, while no process has the page.
+    pub(crate) fn reset(&self) {
+        for at in (0..LEN).step_by(8) {
+            self.map.store(at, 0, Ordering::Relaxed);
+        }
+    }
+
+    /// What the worker says of a listener. Supervisor side.
+    pub(crate) fn read(&self, listener: u32) -> Said {
+        let taken = self.map.load(taken_word(listener), Ordering::Acquire);
+        Said { taken, closed: self.map.load(closed_word(listener), Ordering::Acquire) }
+    }
+
+    /// Asks to be told when something changes; look once more afterwards. Supervisor side.
+    pub(crate) fn want(&self) {
+        self.map.store(WANTS, 1, Ordering::Relaxed);
+        // Pairs with the fence in `changed`: either it sees the wish, or we see its count.
+        fence(Ordering::SeqCst);
+    }
+
+    /// A connection was taken. Worker side; `true`: the supervisor waits to hear of it.
+    pub(crate) fn taken(&self, listener: u32) -> bool {
+        self.map.add(taken_word(listener), 1, Ordering::Release);
+        self.changed()
+    }
+
+    /// A connection ended, or was moved away. Worker side.
+    pub(crate) fn closed(&self, listener: u32) -> bool {
+        self.map.add(closed_word(listener), 1, Ordering::Release);
+        self.changed()
+    }
+
+    fn changed(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.map.load(WANTS, Ordering::Relaxed) != 0 && self.map.swap(WANTS, 0, Ordering::AcqRel) != 0
+    }
+}
+
+/// What a worker says of one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) taken: u64,
+    pub(crate) closed: u64,
+}
+
+/// What is believed of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Handed and not taken.
+    pub(crate) untaken: u64,
+    /// Taken and not closed.
+    pub(crate) open: u64,
+}
+
+impl Load {
+    /// Clamps a worker's word by what was handed to it.
+    pub(crate) fn new(handed: u64, said: Said) -> Load {
+        let taken = said.taken.min(handed);
+        let closed = said.closed.min(taken);
+        Load { untaken: handed - taken, open: taken - closed }
+    }
+}
+
+/// How many connections a worker with this limit of open descriptors is handed at most: some are its own.
+pub(crate) fn most(descriptors: Option<u64>) -> u64 {
+    match descriptors {
+        None => u64::MAX,
+        Some(limit) => limit.saturating_sub((limit / 8).max(24)).max(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lying_worker_is_clamped() {
+        for (taken, closed) in [(u64::MAX, 0), (u64::MAX, u64::MAX), (0, u64::MAX), (3, 9)] {
+            let load = Load::new(10, Said { taken, closed });
+            assert!(load.untaken + load.open <= 10, "{load:?}");
+        }
+        assert_eq!(Load::new(10, Said { taken: 7, closed: 4 }), Load { untaken: 3, open: 3 });
+    }
+
+    #[test]
+    fn a_small_limit_leaves_room_for_the_workers_own_descriptors() {
+        assert_eq!((most(Some(64)), most(Some(1024)), most(Some(10))), (40, 896, 1));
+    }
+
+    #[test]
+    fn who_wants_to_know_is_told_once() {
+        let (supervisor, memory) = Page::create().unwrap();
+        let worker = Page::open(memory.try_clone().unwrap()).unwrap();
+        assert!(!worker.taken(2));
+        supervisor.want();
+        assert!(worker.closed(2));
+        assert!(!worker.taken(2));
+        assert_eq!(supervisor.read(2), Said { taken: 2, closed: 1 });
+        supervisor.reset();
+        assert_eq!(supervisor.read(2), Said { taken: 0, closed: 0 });
+    }
+}
