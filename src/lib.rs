@@ -1,11 +1,23 @@
-//! x
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[doc(no_inline)]
+pub use cluster::main;
 pub use rclust_core::{Body, ProcessRole, Program, Role, Settings, Tree, body, tree};
 pub use rclust_net::boot;
 
+/// Everything a user names: `use rclust::cluster::{self, ..}`.
 pub mod cluster {
-    //! x
-    pub use rclust_core::*;
+    pub use rclust_core::{
+        ASK_LIMIT, Answer, Ask, AskError, Child, Cluster, Context, DEAD_LETTER_BYTES, DEAD_LETTERS, DeadLetter,
+        DeadLetters, DeadReason, Down, Error, ExitReason, GiveUp, Inbox, Incarnation, IntoChild, LookupError, Main,
+        Message, MonitorId, Never, NoArgsNeeded, Outcome, PlanError, Pool, PoolRef, Reply, Restart, Result, RunError,
+        SHUTDOWN, START_TIMEOUT, SendError, Set, Shutdown, ShutdownSignal, Size, Slot, StartError, Stdin, StopReason,
+        Strategy, Supervisor, Task, Timer, TrySendError, Unset, WORKER_COUNT_VARIABLE, Worker, WorkerCountError,
+        WorkerId, WorkerRef,
+    };
     pub use rclust_macros::main;
+    #[doc(inline)]
     pub use rclust_net as net;
 }
 

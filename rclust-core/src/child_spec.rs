@@ -101,12 +101,17 @@ fn encode<A: serde::Serialize>(args: &A) -> Result<Vec<u8>, String> {
 
 macro_rules! worker_child {
     ($name:ident) => {
-        impl<W: Worker> $name<W, Unset> {
+        impl<W> $name<W, Unset> {
             /// A child of this name, which is unique among its siblings.
-            pub fn new(name: impl Into<String>) -> Self {
+            pub fn new(name: impl Into<String>) -> Self
+            where
+                W: Worker,
+            {
                 $name { common: Common::new(name.into()), size: Size::Auto, intensity: None, _types: PhantomData }
             }
+        }
 
+        impl<W: Worker> $name<W, Unset> {
             /// What every incarnation is started with: encoded once, replayed at every restart.
             pub fn args(mut self, args: W::Args) -> $name<W, Set> {
                 self.common.args = Some(Args::Same(encode(&args)));

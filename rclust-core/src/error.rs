@@ -356,7 +356,7 @@ pub enum RunError {
         /// The path of the child whose end was one too many.
         child: String,
         /// How often, in which period, the last reason.
-        give_up: GiveUp,
+        give_up: Box<GiveUp>,
     },
     /// The last significant child ended.
     #[error("the significant child `{child}` ended, and auto_shutdown ends the tree with it")]

@@ -48,10 +48,13 @@ pub enum Event {
         /// Who.
         worker: WorkerId,
     },
-    /// It is about to be asked to stop: nothing new for it.
+    /// It is about to be asked to stop: nothing new for it. It hears of the stop when the extension has answered (it gives
+    /// up what nobody took, and lets what was taken begin), or after 250 ms.
     Draining {
         /// Who.
         worker: WorkerId,
+        /// The answer.
+        quiet: oneshot::Sender<()>,
     },
     /// Its process is gone.
     Gone {

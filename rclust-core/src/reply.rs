@@ -144,7 +144,6 @@ impl<T> Reply<T> {
 
 impl<T: DeserializeOwned> Reply<T> {
     /// A port and what comes of it: for messages with two ports, and for tests.
-    #[must_use]
     pub fn pair() -> (Reply<T>, Answer<T>) {
         let (sink, receiver) = oneshot::channel();
         (Reply::local(sink), Answer { receiver, to: "the receiver of the port".to_owned(), _answer: PhantomData })
@@ -216,8 +215,11 @@ impl<T> fmt::Debug for Answer<T> {
 pub struct Ask<T> {
     question: Option<Question>,
     limit: Duration,
-    running: Option<Pin<Box<dyn Future<Output = Result<T, AskError>> + Send>>>,
+    running: Option<Exchange<T>>,
 }
+
+/// A question on its way.
+type Exchange<T> = Pin<Box<dyn Future<Output = Result<T, AskError>> + Send>>;
 
 /// An encoded question that has not been sent.
 struct Question {

@@ -106,6 +106,9 @@ impl Supervisor {
     /// Everything that can be known is refused before a process is started: a process that never passed [`boot`](crate::boot),
     /// a worker process, a second tree, a type that is not among the program's roles, names used twice. Then the first failed
     /// start of a child, after the children before it have been stopped in reverse order.
+    ///
+    /// An operator's signal that stops the tree while it is starting ends the program with exit code 0: this future is then
+    /// dropped with the body.
     /// # Cancel safety
     /// Dropped before completion, the tree goes on starting; it is stopped when `main` ends.
     pub async fn start(mut self) -> Result<Cluster, StartError> {

@@ -249,7 +249,9 @@ impl<M: Message> PoolRef<M> {
 
     /// The members, in the order of their places.
     pub fn iter(&self) -> impl Iterator<Item = WorkerRef<M>> + use<M> {
-        self.members.to_vec().into_iter()
+        // Owned, so that it outlives this reference.
+        let members = self.members.clone();
+        (0..members.len()).map(move |place| members[place].clone())
     }
 
     /// How many members there are.

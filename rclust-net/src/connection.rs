@@ -21,11 +21,29 @@ pub struct TcpStream {
 
 /// One taken connection of a share.
 #[derive(Debug)]
-pub(crate) struct Count(pub(crate) Arc<Share>);
+pub(crate) struct Count {
+    share: Arc<Share>,
+    begun: bool,
+}
+
+impl Count {
+    pub(crate) fn new(share: Arc<Share>) -> Count {
+        Count { share, begun: false }
+    }
+
+    /// It was read from.
+    fn begin(&mut self) {
+        if !self.begun {
+            self.begun = true;
+            self.share.begun();
+        }
+    }
+}
 
 impl Drop for Count {
     fn drop(&mut self) {
-        self.0.closed();
+        self.begin();
+        self.share.closed();
     }
 }
 
@@ -71,7 +89,13 @@ impl DerefMut for TcpStream {
 
 impl AsyncRead for TcpStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if outcome.is_ready() {
+            if let Some(count) = &mut self.count {
+                count.begin();
+            }
+        }
+        outcome
     }
 }
 

@@ -54,13 +54,20 @@ impl Share {
         self.taker.closed.notify_waiters();
     }
 
+    /// A connection of this share was read from for the first time.
+    pub(crate) fn begun(&self) {
+        if self.page.begun(self.number) {
+            self.here.room();
+        }
+    }
+
     async fn accept(self: &Arc<Self>) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             let taken = self.taker.take().await?;
             if self.page.taken(self.number) {
                 self.here.room();
             }
-            let count = Count(self.clone());
+            let count = Count::new(self.clone());
             match taken {
                 Taken::Connection(socket, peer) => {
                     let stream = tokio::net::TcpStream::from_std(std::net::TcpStream::from(socket))?;
@@ -88,7 +95,6 @@ impl TcpListener {
     }
 
     /// Settings beyond the address.
-    #[must_use]
     pub fn builder() -> TcpListenerBuilder {
         TcpListenerBuilder {
             dispatch: Dispatch::default(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! page   0 wants                        set by the supervisor when it waits for room, cleared by the worker that tells it
-//!        64 + 16 n: taken, closed       of listener n, counted up by the worker
+//!        64 + 24 n: taken, closed, begun       of listener n, counted up by the worker (begun: read from, or closed unread)
 //! ```
 //! How many were handed is the supervisor's own count; what the worker writes is clamped between it and 0, so that a lying
 //! worker changes its own share and nothing else.
@@ -18,7 +18,7 @@ use rclust_core::extension::os;
 const LEN: usize = 4096;
 
 /// Listeners that a page has room for.
-pub(crate) const LISTENERS: u32 = ((LEN - 64) / 16) as u32;
+pub(crate) const LISTENERS: u32 = ((LEN - 64) / 24) as u32;
 
 /// Untaken connections that a slot holds of one listener.
 pub(crate) const UNTAKEN: u64 = 16;
@@ -26,11 +26,15 @@ pub(crate) const UNTAKEN: u64 = 16;
 const WANTS: usize = 0;
 
 fn taken_word(listener: u32) -> usize {
-    64 + 16 * listener as usize
+    64 + 24 * listener as usize
 }
 
 fn closed_word(listener: u32) -> usize {
     taken_word(listener) + 8
+}
+
+fn begun_word(listener: u32) -> usize {
+    taken_word(listener) + 16
 }
 
 /// One slot's page.
@@ -61,7 +65,8 @@ impl Page {
     /// What the worker says of a listener. Supervisor side.
     pub(crate) fn read(&self, listener: u32) -> Said {
         let taken = self.map.load(taken_word(listener), Ordering::Acquire);
-        Said { taken, closed: self.map.load(closed_word(listener), Ordering::Acquire) }
+        let closed = self.map.load(closed_word(listener), Ordering::Acquire);
+        Said { taken, closed, begun: self.map.load(begun_word(listener), Ordering::Acquire) }
     }
 
     /// Asks to be told when something changes; look once more afterwards. Supervisor side.
@@ -83,6 +88,12 @@ impl Page {
         self.changed()
     }
 
+    /// A connection was read from for the first time, or closed before. Worker side.
+    pub(crate) fn begun(&self, listener: u32) -> bool {
+        self.map.add(begun_word(listener), 1, Ordering::Release);
+        self.changed()
+    }
+
     fn changed(&self) -> bool {
         fence(Ordering::SeqCst);
         self.map.load(WANTS, Ordering::Relaxed) != 0 && self.map.swap(WANTS, 0, Ordering::AcqRel) != 0
@@ -94,6 +105,7 @@ impl Page {
 pub(crate) struct Said {
     pub(crate) taken: u64,
     pub(crate) closed: u64,
+    pub(crate) begun: u64,
 }
 
 /// What is believed of it.
@@ -103,6 +115,8 @@ pub(crate) struct Load {
     pub(crate) untaken: u64,
     /// Taken and not closed.
     pub(crate) open: u64,
+    /// Taken and not yet read from: a program that shuts down now would throw them away.
+    pub(crate) unread: u64,
 }
 
 impl Load {
@@ -110,7 +124,7 @@ impl Load {
     pub(crate) fn new(handed: u64, said: Said) -> Load {
         let taken = said.taken.min(handed);
         let closed = said.closed.min(taken);
-        Load { untaken: handed - taken, open: taken - closed }
+        Load { untaken: handed - taken, open: taken - closed, unread: taken - said.begun.min(taken) }
     }
 }
 
@@ -129,10 +143,11 @@ mod tests {
     #[test]
     fn a_lying_worker_is_clamped() {
         for (taken, closed) in [(u64::MAX, 0), (u64::MAX, u64::MAX), (0, u64::MAX), (3, 9)] {
-            let load = Load::new(10, Said { taken, closed });
-            assert!(load.untaken + load.open <= 10, "{load:?}");
+            let load = Load::new(10, Said { taken, closed, begun: closed });
+            assert!(load.untaken + load.open <= 10 && load.unread <= 10, "{load:?}");
         }
-        assert_eq!(Load::new(10, Said { taken: 7, closed: 4 }), Load { untaken: 3, open: 3 });
+        let said = Said { taken: 7, closed: 4, begun: 6 };
+        assert_eq!(Load::new(10, said), Load { untaken: 3, open: 3, unread: 1 });
     }
 
     #[test]
@@ -148,8 +163,8 @@ mod tests {
         supervisor.want();
         assert!(worker.closed(2));
         assert!(!worker.taken(2));
-        assert_eq!(supervisor.read(2), Said { taken: 2, closed: 1 });
+        assert_eq!(supervisor.read(2), Said { taken: 2, closed: 1, begun: 0 });
         supervisor.reset();
-        assert_eq!(supervisor.read(2), Said { taken: 0, closed: 0 });
+        assert_eq!(supervisor.read(2), Said { taken: 0, closed: 0, begun: 0 });
     }
 }

@@ -53,6 +53,7 @@ async fn serve(mut events: mpsc::UnboundedReceiver<Event>, supervisor: Superviso
         slots: BTreeMap::new(),
         listeners: HashMap::new(),
         next: 0,
+        draining: Vec::new(),
         quiet: None,
     }));
     while let Some(event) = events.recv().await {
@@ -95,6 +96,8 @@ struct House {
     slots: BTreeMap<u32, Slot>,
     listeners: HashMap<u32, Bound>,
     next: u32,
+    /// Workers that are about to be told to stop, when what they took has begun.
+    draining: Vec<(WorkerId, oneshot::Sender<()>)>,
     /// The tree is stopping, and wants to hear when nothing is untaken.
     quiet: Option<oneshot::Sender<()>>,
 }
@@ -105,10 +108,18 @@ fn handle(house: &Shared, event: Event) {
     match event {
         Event::Started { worker, .. } => house.borrow_mut().started(worker),
         Event::Ready { worker } => house.borrow_mut().set_ready(worker, true),
-        Event::Draining { worker } | Event::Gone { worker } => {
+        Event::Draining { worker, quiet } => {
             let mut own = house.borrow_mut();
             own.set_ready(worker, false);
             own.take_back(worker);
+            own.draining.push((worker, quiet));
+            own.tell_drained();
+        }
+        Event::Gone { worker } => {
+            let mut own = house.borrow_mut();
+            own.set_ready(worker, false);
+            own.take_back(worker);
+            own.draining.retain(|(draining, _)| *draining != worker);
         }
         Event::Request { worker, id, body } => request(house, worker, id, &body),
         Event::Room { worker } => house.borrow_mut().heard_of(worker),
@@ -240,7 +251,7 @@ impl House {
 
     /// A worker takes nothing more: what it has not taken is for others.
     fn take_back(&mut self, worker: WorkerId) {
-        if !self.slots.get(&worker.slot.0).is_some_and(|slot| slot.current == worker) {
+        if self.slots.get(&worker.slot.0).is_none_or(|slot| slot.current != worker) {
             return;
         }
         for bound in self.listeners.values_mut() {
@@ -257,7 +268,7 @@ impl House {
     fn close(&mut self, worker: WorkerId, number: u32) {
         self.take_back_one(worker, number);
         let Some(bound) = self.listeners.get_mut(&number) else { return };
-        if !self.slots.get(&worker.slot.0).is_some_and(|slot| slot.current == worker) {
+        if self.slots.get(&worker.slot.0).is_none_or(|slot| slot.current != worker) {
             return;
         }
         bound.lanes.remove(&worker.slot.0);
@@ -285,6 +296,7 @@ impl House {
             bound.room.notify_one();
         }
         self.tell_if_quiet();
+        self.tell_drained();
     }
 
     fn wake_all(&self) {
@@ -349,6 +361,30 @@ impl House {
             state.page.want();
         }
         !self.candidates(number).is_empty()
+    }
+
+    /// Answers for the draining workers that have read from everything they took.
+    fn tell_drained(&mut self) {
+        let waiting = std::mem::take(&mut self.draining);
+        for (worker, quiet) in waiting {
+            if let Some(slot) = self.slots.get(&worker.slot.0) {
+                slot.page.want();
+            }
+            if self.has_unread(worker) {
+                self.draining.push((worker, quiet));
+            } else {
+                // The tree may have lost its patience.
+                let _ = quiet.send(());
+            }
+        }
+    }
+
+    fn has_unread(&self, worker: WorkerId) -> bool {
+        let Some(slot) = self.slots.get(&worker.slot.0).filter(|slot| slot.current == worker) else { return false };
+        self.listeners.iter().any(|(number, bound)| {
+            let lane = bound.lanes.get(&worker.slot.0);
+            lane.is_some_and(|lane| Load::new(lane.handed, slot.page.read(*number)).unread > 0)
+        })
     }
 
     /// While stopping: whether every connection that was accepted is in a program's hands.

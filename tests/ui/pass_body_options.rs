@@ -3,7 +3,7 @@ mod program {
     use rclust::cluster;
 
     mod setup {
-        pub fn limits(_role: &rclust::Role) -> rclust::cluster::Result<()> {
+        pub fn limits(_role: &rclust::ProcessRole) -> rclust::cluster::Result<()> {
             Ok(())
         }
     }

@@ -13,7 +13,7 @@ mod hidden {
 mod program {
     use rclust::cluster;
 
-    fn setup(_role: &rclust::Role) -> cluster::Result<()> {
+    fn setup(_role: &rclust::ProcessRole) -> cluster::Result<()> {
         Ok(())
     }
 

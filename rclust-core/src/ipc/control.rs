@@ -32,6 +32,9 @@ const TERM_PATIENCE: Duration = Duration::from_secs(2);
 
 type Answered = (Answer, Vec<OwnedFd>);
 
+/// What is done with an answer.
+type Then = Box<dyn FnOnce(Answered) + Send>;
+
 /// An order to stop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stop {
@@ -50,7 +53,7 @@ pub(crate) struct PeerDown {
 /// What the rest of the worker uses of the control lane.
 pub(crate) struct Control {
     writer: WorkerWriter,
-    waiting: Mutex<HashMap<u64, Box<dyn FnOnce(Answered) + Send>>>,
+    waiting: Mutex<HashMap<u64, Then>>,
     next: AtomicU64,
     stop: watch::Sender<Option<Stop>>,
     downs: Mutex<Option<tokio::sync::mpsc::UnboundedSender<PeerDown>>>,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Runtime};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::child_spec::{self, Args, Launch};
@@ -157,6 +158,8 @@ pub struct Home {
     pub(crate) extensions: Mutex<Vec<Box<dyn Extension>>>,
     pub(crate) running: Mutex<Option<Arc<Shared>>>,
     pub(crate) teller: Mutex<Option<JoinHandle<()>>>,
+    /// The tree was stopped before it was up.
+    pub(crate) stopped_early: Notify,
     settings: Settings,
 }
 
@@ -168,7 +171,7 @@ impl std::fmt::Debug for Home {
 
 /// What this process has become.
 pub(crate) enum Booted {
-    Supervisor(Home),
+    Supervisor(Box<Home>),
     Worker,
 }
 
@@ -274,6 +277,7 @@ fn supervisor(settings: Settings, program: impl Program, extensions: Vec<Box<dyn
         extensions: Mutex::new(extensions),
         running: Mutex::new(None),
         teller: Mutex::new(None),
+        stopped_early: Notify::new(),
         settings,
     };
     if let Some(double) = double_key(&home.roles) {
@@ -281,7 +285,7 @@ fn supervisor(settings: Settings, program: impl Program, extensions: Vec<Box<dyn
             "two roles of this program have the key `{double}`: override Worker::role in one of them"
         ));
     }
-    let Booted::Supervisor(home) = BOOTED.get_or_init(|| Booted::Supervisor(home)) else {
+    let Booted::Supervisor(home) = BOOTED.get_or_init(|| Booted::Supervisor(Box::new(home))) else {
         return refuse("boot was called twice");
     };
     let code = program.supervise(home, &runtime);
@@ -371,9 +375,16 @@ fn block_on(runtime: &Runtime, work: impl Future<Output = Last>) -> Last {
 }
 
 /// Runs the supervisor's body; its panic is exit code 101.
-fn run_body<O: Outcome>(runtime: &Runtime, body: impl Future<Output = O>) -> ExitCode {
+fn run_body<O: Outcome>(home: &Home, runtime: &Runtime, body: impl Future<Output = O>) -> ExitCode {
+    let body = async {
+        tokio::select! {
+            outcome = body => Some(outcome),
+            () = home.stopped_early.notified() => None,
+        }
+    };
     match runtime.block_on(AssertUnwindSafe(body).catch_unwind()) {
-        Ok(outcome) => {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(outcome)) => {
             let report = outcome.report();
             if let Some(error) = report.error {
                 let _ = writeln!(io::stderr().lock(), "Error: {error}");
@@ -396,7 +407,7 @@ where
     }
 
     fn supervise(self, home: &'static Home, runtime: &Runtime) -> ExitCode {
-        run_body(runtime, async {
+        run_body(home, runtime, async {
             let cluster = supervise::start(default_tree(&home.settings)?, vec![default_launch()]).await?;
             cluster.run().await?;
             Result::<()>::Ok(())
@@ -425,9 +436,9 @@ where
         self.roles.clone()
     }
 
-    fn supervise(self, _home: &'static Home, runtime: &Runtime) -> ExitCode {
+    fn supervise(self, home: &'static Home, runtime: &Runtime) -> ExitCode {
         // The call itself may panic too.
-        run_body(runtime, async move { (self.main)().await })
+        run_body(home, runtime, async move { (self.main)().await })
     }
 
     fn work(self, life: Life, role: &str, runtime: &Runtime) -> Last {

@@ -48,9 +48,18 @@ pub(crate) fn last() -> Panic {
 fn account(info: &PanicHookInfo<'_>) -> Panic {
     let backtrace = Backtrace::capture();
     Panic {
-        message: cut(info.payload_as_str().unwrap_or("(not a text)")),
+        message: cut(text(info.payload())),
         location: info.location().map(ToString::to_string),
         backtrace: (backtrace.status() == BacktraceStatus::Captured).then(|| cut(&backtrace.to_string())),
+    }
+}
+
+/// A panic's message, for the two types that `panic!` makes.
+fn text(payload: &dyn std::any::Any) -> &str {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "(not a text)",
     }
 }
 

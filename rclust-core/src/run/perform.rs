@@ -3,16 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::error::{self, RunError, StartError};
 use crate::exit::{ExitReason, StopReason};
 use crate::extension;
 use crate::id::{Slot, WorkerId};
 use crate::mailbox::dead::DeadReason;
 use crate::mailbox::lane::Parts;
+use crate::run::shared::Command;
 use crate::run::supervise::{Ordered, Supervise};
 use crate::trace::Story;
 use crate::tree::event::{Action, End, Notice};
 use crate::wire::control::{BootMessage, ToWorker};
+
+/// How long a worker's order to stop waits for connections that it took and has not read from.
+const DRAIN_LIMIT: Duration = Duration::from_millis(250);
 
 impl Supervise {
     pub(crate) fn perform(&mut self, action: Action) {
@@ -47,9 +53,23 @@ impl Supervise {
         let Some(live) = self.live.get_mut(&worker) else { return };
         live.asked = true;
         let (name, pid) = (live.name.clone(), live.process.pid());
-        self.tell_extension(extension::Event::Draining { worker });
-        self.send(worker, &ToWorker::Stop { why, deadline }, Vec::new());
         self.story(Story::Stopping { worker, name, pid });
+        self.drain(worker, why, deadline);
+    }
+
+    /// Takes a worker's intake away, and tells it to stop when what it had taken in has begun.
+    pub(crate) fn drain(&mut self, worker: WorkerId, why: StopReason, deadline: Option<Duration>) {
+        let (quiet, told) = oneshot::channel();
+        let event = extension::Event::Draining { worker, quiet };
+        if self.extension.as_ref().is_none_or(|net| net.send(event).is_err()) {
+            return self.send(worker, &ToWorker::Stop { why, deadline }, Vec::new());
+        }
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            // Quiet, too late or gone: all mean that the stop goes on.
+            let _ = tokio::time::timeout(DRAIN_LIMIT, told).await;
+            shared.command(Command::StopNow { worker, why, deadline });
+        });
     }
 
     /// Ends a worker's process now.
@@ -246,7 +266,7 @@ impl Supervise {
             }
             End::GaveUp(give_up) => {
                 let child = self.path(give_up.child);
-                self.finish(Err(RunError::GaveUp { child, give_up }), None);
+                self.finish(Err(RunError::GaveUp { child, give_up: Box::new(give_up) }), None);
             }
             End::AutoShutdown { slot } => {
                 let child = self.path(slot);

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{LookupError, RunError};
+use crate::exit::StopReason;
 use crate::id::{Slot, WorkerId};
 use crate::mailbox::dead::Dead;
 use crate::mailbox::endpoint::{Located, Upstream};
@@ -24,6 +26,8 @@ pub(crate) enum Command {
     LaneMade { between: (Slot, Slot) },
     /// The extension has nothing untaken any more (or took too long): go on stopping.
     Quiet,
+    /// Nothing that this worker took is unread any more (or it took too long): it may hear that it shall stop.
+    StopNow { worker: WorkerId, why: StopReason, deadline: Option<Duration> },
     /// A worker that was sent SIGTERM has waited for an order that reaches everybody.
     TermGrace { worker: WorkerId },
     /// It had its time.

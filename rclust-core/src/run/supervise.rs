@@ -88,6 +88,11 @@ pub(crate) async fn start(plan: SupervisorPlan, launches: Vec<Launch>) -> Result
     std::thread::Builder::new().name("rclust-tree".to_owned()).stack_size(512 << 10).spawn(move || run(setup))?;
     match up.await {
         Ok(Ok(())) => Ok(Cluster::new(shared, endpoint)),
+        // An operator's stop while the tree was starting is a graceful end of the program: `boot` ends the body here.
+        Ok(Err(StartError::Stopped)) => {
+            home.stopped_early.notify_one();
+            std::future::pending().await
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(StartError::Ended(RunError::Lost)),
     }
@@ -406,6 +411,9 @@ impl Supervise {
             Command::Stop => self.stop(),
             Command::Quiet => self.decide(Event::Stop),
             Command::LaneMade { between: (a, b) } => self.share_lane(a, b),
+            Command::StopNow { worker, why, deadline } => {
+                self.send(worker, &ToWorker::Stop { why, deadline }, Vec::new());
+            }
             Command::TermGrace { worker } => self.terminated(worker),
             Command::TermDeadline { worker } => {
                 if let Some(live) = self.live.get_mut(&worker) {
@@ -581,8 +589,7 @@ impl Supervise {
             return;
         }
         let deadline = crate::child_spec::SHUTDOWN;
-        self.tell_extension(extension::Event::Draining { worker });
-        self.send(worker, &ToWorker::Stop { why: StopReason::Signal, deadline: Some(deadline) }, Vec::new());
+        self.drain(worker, StopReason::Signal, Some(deadline));
         let shared = self.shared.clone();
         tokio::spawn(async move {
             tokio::time::sleep(deadline).await;

@@ -199,14 +199,16 @@ where
     loop {
         tokio::select! {
             report = &mut body => {
-                let asked = order.borrow().is_some();
-                if report.error.is_none() && !asked && !life.endpoint.is_ready() {
+                let asked = *order.borrow();
+                if report.error.is_none() && asked.is_none() && !life.endpoint.is_ready() {
                     let why = "the body of main returned before this worker was ready: the body is the worker, and serves until cx.shutdown()";
                     return (Ending::Error(why.to_owned()), None);
                 }
                 let code = report.code;
-                let ending = ended(report, if asked { Ending::Shutdown } else { Ending::Normal });
-                return (ending, Some(code));
+                let Some(asked) = asked else { return (ended(report, Ending::Normal), Some(code)) };
+                // What it had spawned (connections) is finished as if it were still here.
+                drain(&tasks, asked.deadline).await;
+                return (ended(report, Ending::Shutdown), Some(code));
             }
             Some(report) = inputs.linked.recv() => {
                 let code = report.code;

@@ -119,7 +119,8 @@ pub enum Action {
         /// The outcome.
         answer: Answer,
     },
-    /// The slot's specification is gone: it will never be filled again.
+    /// The slot's specification is gone: it will never be filled again. (An incarnation that a reload had retired may
+    /// still live; its end is reported as any other.)
     Forget {
         /// Which place.
         slot: Slot,

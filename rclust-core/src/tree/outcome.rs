@@ -68,6 +68,7 @@ impl Tree {
         let Some(child) = self.children.get(&worker.slot) else { return };
         if child.node.is_some() {
             if child.current == worker.incarnation && self.phase(worker.slot) == Phase::Asking {
+                self.refuse_calls(worker.slot);
                 if let Some(node) = self.node_mut(worker.slot) {
                     node.phase = Phase::Off;
                 }

@@ -255,9 +255,15 @@ impl SupervisorPlan {
         if self.auto_shutdown != AutoShutdown::Never {
             return Err(PlanError::Dynamic { path, why: "cannot have auto_shutdown" });
         }
-        match self.children.len() {
-            0 => Err(PlanError::Dynamic { path, why: "needs a template: one child" }),
-            1 => Ok(()),
+        let is_pool =
+            |kind: &ChildKind| matches!(kind, ChildKind::Supervisor(plan) if plan.kind == SupervisorKind::Pool);
+        match self.children.as_slice() {
+            [] => Err(PlanError::Dynamic { path, why: "needs a template: one child" }),
+            // The members of all copies would have the same paths.
+            [template] if is_pool(&template.kind) => {
+                Err(PlanError::Dynamic { path, why: "cannot make copies of a pool; put the pool below a supervisor" })
+            }
+            [_] => Ok(()),
             _ => Err(PlanError::Dynamic { path, why: "takes exactly one template" }),
         }
     }

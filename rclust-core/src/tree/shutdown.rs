@@ -7,6 +7,7 @@ use super::event::{Action, Answer, End, Ending, Notice, Refusal};
 use super::machine::{Timer, Tree};
 use super::node::{Cause, Item, Op, Phase, Then};
 use super::plan::Shutdown;
+use super::rolling::Outcome;
 use crate::exit::{ExitReason, StopReason};
 use crate::id::Slot;
 
@@ -162,17 +163,20 @@ impl Tree {
         let Life::Starting { why: started, timed_out } = child.life else { return };
         child.life = Life::Stopping { why, ready: false, killed: true };
         let worker = child.worker();
-        let stopping = self.supervisor(slot).is_some_and(|node| self.phase(node) == Phase::Stopping);
-        let refusal = if stopping { Refusal::Stopping } else { Refusal::Cancelled };
+        let above = self.supervisor(slot).and_then(|node| self.node(node)).filter(|node| node.phase == Phase::Stopping);
+        let (refusal, reason) = match above {
+            Some(node) => (Refusal::Stopping, node.stop_reason),
+            None => (Refusal::Cancelled, StopReason::Terminated),
+        };
         match started {
             StartWhy::Call(call, _) => self.act(Action::Answer { call, answer: Answer::Refused(refusal) }),
-            StartWhy::Takeover(owner) => self.reload_over(owner, super::rolling::Outcome::Skipped(refusal)),
+            StartWhy::Takeover(owner) => self.reload_over(owner, Outcome::Skipped(refusal)),
             StartWhy::Grow if why != StopWhy::Shrink => self.resize_progress(self.supervisor(slot), None),
             StartWhy::Op | StartWhy::Member | StartWhy::Grow => {}
         }
         self.timers.clear(slot, Timer::Life);
         if self.node(slot).is_some() {
-            self.stop_node(slot, Cause::Ordered(ExitReason::Shutdown), StopReason::Terminated);
+            self.stop_node(slot, Cause::Ordered(ExitReason::Shutdown), reason);
         } else if !timed_out {
             self.act(Action::Kill { worker });
         }
@@ -278,10 +282,10 @@ impl Tree {
     }
 
     /// Empties the queue of a node that ends.
-    fn refuse_calls(&mut self, slot: Slot) {
+    pub(super) fn refuse_calls(&mut self, slot: Slot) {
         let Some(node) = self.node_mut(slot) else { return };
         node.phase = Phase::Stopping;
-        let mut calls = Vec::new();
+        let (mut calls, mut reloads) = (Vec::new(), Vec::new());
         for item in std::mem::take(&mut node.queue) {
             if let Item::Call(call, _) = item {
                 calls.push(call);
@@ -293,6 +297,10 @@ impl Tree {
         for child in children {
             let Some(child) = self.children.get_mut(&child) else { continue };
             calls.extend(std::mem::take(&mut child.waiters).into_iter().map(|(call, _)| call));
+            reloads.extend(std::mem::take(&mut child.reload_next));
+        }
+        for owner in reloads {
+            self.reload_over(owner, Outcome::Skipped(Refusal::Stopping));
         }
         for call in calls {
             self.act(Action::Answer { call, answer: Answer::Refused(Refusal::Stopping) });

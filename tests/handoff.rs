@@ -1,0 +1,241 @@
+//! Connections: one port in all workers, handed to those who have room, not lost with those who die.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rclust_tests::client::{Connection, Failure, get};
+use rclust_tests::{Running, await_end, command, eventually, kill, procfs, start};
+use rustix::process::Signal;
+
+const HTTP: &str = env!("CARGO_BIN_EXE_http");
+const SERVER: &str = env!("CARGO_BIN_EXE_server");
+
+fn http(workers: u32, dispatch: &str) -> (Running, SocketAddr) {
+    let mut command = command(HTTP);
+    command.env("ADDR", "127.0.0.1:0").env("WEB_CONCURRENCY", workers.to_string()).env("DISPATCH", dispatch);
+    let mut running = start(&mut command);
+    let address = running.own("listening on 127.0.0.1:");
+    (running, SocketAddr::from(([127, 0, 0, 1], address.parse().expect("a port"))))
+}
+
+#[test]
+fn round_robin_goes_in_turn_and_balanced_spreads_what_stays_open() {
+    let (running, address) = http(4, "round_robin");
+    running_ready(&running, 4);
+    let workers: Vec<u32> = (0..40).map(|_| get(address, "/").unwrap().number("x-worker")).collect();
+    for pair in workers.windows(2) {
+        assert_eq!(pair[1], (pair[0] + 1) % 4, "{workers:?}");
+    }
+    drop(running);
+    let (running, address) = http(4, "balanced");
+    running_ready(&running, 4);
+    let mut open: Vec<Connection> = (0..40).map(|_| Connection::open(address).unwrap()).collect();
+    let mut counts = HashMap::new();
+    for connection in &mut open {
+        *counts.entry(connection.get("/").unwrap().number("x-worker")).or_insert(0) += 1;
+    }
+    assert_eq!(counts.len(), 4, "{counts:?}");
+    assert!(counts.values().all(|count| (9..=11).contains(count)), "{counts:?}");
+}
+
+/// All workers are ready when the program says that it listens; this looks that they are as many.
+fn running_ready(running: &Running, workers: usize) {
+    assert_eq!(running.workers().len(), workers);
+}
+
+#[test]
+fn the_nth_port_0_is_the_same_in_all_workers_and_exclusive_ones_are_their_own() {
+    let mut running = start(command(SERVER).arg("ports").env("WEB_CONCURRENCY", "3"));
+    let mut seen: HashMap<String, Vec<String>> = HashMap::new();
+    for _ in 0..9 {
+        let line = loop {
+            let line = running.line("server[");
+            if !line.starts_with("rclust:") {
+                break line;
+            }
+        };
+        let words: Vec<&str> = line.split_whitespace().collect();
+        seen.entry(words[1].to_owned()).or_default().push(words[2..].join(" "));
+    }
+    for kind in ["first", "second", "exclusive"] {
+        let mut addresses = seen[kind].clone();
+        assert_eq!(addresses.len(), 3);
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), if kind == "exclusive" { 3 } else { 1 }, "{kind}: {addresses:?}");
+    }
+    assert_ne!(seen["first"][0], seen["second"][0]);
+    assert!(seen["exclusive"].iter().all(|address| address.ends_with("false")));
+}
+
+#[test]
+fn a_bind_error_reaches_the_worker_that_asked_as_itself() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut running = start(command(SERVER).arg("bind-error").env("WEB_CONCURRENCY", "2").env("ADDR", address));
+    for _ in 0..2 {
+        let line = running.line("] cannot bind: ");
+        assert!(line.contains("AddrInUse Some(98)"), "{line}");
+    }
+}
+
+#[test]
+fn outside_a_cluster_it_is_a_plain_listener() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = rclust::cluster::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        assert!(!listener.is_shared());
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+        let (accepted, connected) = tokio::join!(listener.accept(), client);
+        let (stream, peer) = accepted.unwrap();
+        assert_eq!(connected.unwrap().local_addr().unwrap(), peer);
+        assert!(!stream.is_handed());
+    });
+}
+
+#[test]
+fn handlers_see_the_clients_address_and_a_crash_costs_only_its_own_request() {
+    let (mut running, address) = http(2, "balanced");
+    let mut connection = Connection::open(address).unwrap();
+    assert!(connection.get("/peer").unwrap().body.starts_with("127.0.0.1:"));
+    assert_eq!(get(address, "/crash").unwrap_err(), Failure::Cut);
+    running.line("killed by SIGABRT");
+    for _ in 0..10 {
+        assert_eq!(get(address, "/").unwrap().body, "hello");
+    }
+    // A connection that is blocked does not hold up the others' workers.
+    let blocked = thread::spawn(move || get(address, "/block?ms=700").map(|response| response.number("x-worker")));
+    let done = (0..20).filter(|_| get(address, "/work?ms=1").is_ok()).count();
+    assert_eq!(done, 20);
+    blocked.join().unwrap().unwrap();
+}
+
+#[derive(Default)]
+struct Tally {
+    answered: AtomicU32,
+    failures: Mutex<HashMap<&'static str, u32>>,
+}
+
+/// Clients in a closed loop until told to stop: half keep their connection, half open one for each request.
+fn load(
+    address: SocketAddr,
+    clients: usize,
+    path: &'static str,
+    stop: &Arc<AtomicBool>,
+) -> (Arc<Tally>, Vec<thread::JoinHandle<()>>) {
+    let tally = Arc::new(Tally::default());
+    let threads = (0..clients).map(|n| {
+        let (tally, stop) = (tally.clone(), stop.clone());
+        thread::spawn(move || {
+            let mut kept = None;
+            while !stop.load(Ordering::Acquire) {
+                let outcome = if n % 2 == 0 {
+                    get(address, path)
+                } else {
+                    match kept.take().map_or_else(|| Connection::open(address), Ok) {
+                        Ok(mut connection) => {
+                            let outcome = connection.get(path);
+                            if outcome.is_ok() {
+                                kept = Some(connection);
+                            }
+                            outcome
+                        }
+                        Err(failure) => Err(failure),
+                    }
+                };
+                match outcome {
+                    Ok(response) => {
+                        assert!(response.header("content-length").is_some());
+                        tally.answered.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(failure) => {
+                        let kind = match (failure, n % 2) {
+                            (Failure::Refused, _) => "refused",
+                            (Failure::TimedOut, _) => "timed out",
+                            (Failure::Cut, 0) => "cut short",
+                            (Failure::Cut, _) => "cut keep-alive",
+                        };
+                        *tally.failures.lock().unwrap().entry(kind).or_default() += 1;
+                    }
+                }
+            }
+        })
+    });
+    let threads = threads.collect();
+    (tally, threads)
+}
+
+#[test]
+fn under_load_and_random_kills_nothing_is_refused_and_no_descriptor_leaks() {
+    let (mut running, address) = http(4, "balanced");
+    for _ in 0..8 {
+        get(address, "/").unwrap();
+    }
+    let before = procfs::descriptors(running.pid());
+    let first = running.workers();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (tally, threads) = load(address, 64, "/", &stop);
+    let mut killed = Vec::new();
+    for n in 0..20usize {
+        // Between kills the load goes on for a while: so many more answers.
+        let so_far = tally.answered.load(Ordering::Relaxed);
+        eventually("answers between two kills", || {
+            (tally.answered.load(Ordering::Relaxed) > so_far + 200).then_some(())
+        });
+        let victim = running.workers()[n * 7 % 4];
+        kill(victim, Signal::KILL);
+        await_end(victim);
+        killed.push(victim);
+        eventually("the replacement", || {
+            let workers = running.workers();
+            (workers.len() == 4 && !workers.contains(&victim)).then_some(())
+        });
+    }
+    stop.store(true, Ordering::Release);
+    for thread in threads {
+        thread.join().expect("a client");
+    }
+    let failures = tally.failures.lock().unwrap().clone();
+    let answered = tally.answered.load(Ordering::Relaxed);
+    println!("{answered} answered, failures {failures:?}, 20 kills");
+    assert_eq!(failures.get("refused"), None, "{failures:?}");
+    assert_eq!(failures.get("timed out"), None, "{failures:?}");
+    // What fails was in a program's hands: at most what four workers had open at a kill.
+    let cut: u32 = failures.values().sum();
+    assert!(cut <= 20 * 64, "{failures:?}");
+    assert!(killed.iter().filter(|pid| first.contains(pid)).count() >= 3);
+    let workers = eventually("four workers that serve", || {
+        let workers = running.workers();
+        (workers.len() == 4 && (0..8).all(|_| get(address, "/").is_ok())).then_some(workers)
+    });
+    assert!(workers.iter().all(|pid| !killed.contains(pid)));
+    eventually("as many descriptors as before", || {
+        let now = procfs::descriptors(running.pid());
+        (now.len() == before.len()).then_some(())
+    });
+    running.signal(Signal::TERM);
+    running.line("stopping");
+    running.end_with(0);
+}
+
+#[test]
+fn a_worker_at_its_descriptor_limit_is_not_killed_for_it() {
+    // The limit is the program's own at start; the supervisor raises its, workers get it back.
+    let mut shell = command("/bin/sh");
+    shell.arg("-c").arg("ulimit -Sn 64; exec \"$0\"").arg(HTTP).env("ADDR", "127.0.0.1:0").env("WEB_CONCURRENCY", "1");
+    let mut running = start(&mut shell);
+    let port = running.own("listening on 127.0.0.1:").parse().expect("a port");
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let worker = running.workers()[0];
+    let mut open: Vec<Connection> =
+        (0..200).map(|_| Connection::open(address).expect("the backlog takes it")).collect();
+    // Each is served in the end, as those before it close.
+    for (n, mut connection) in open.drain(..).enumerate() {
+        let response = connection.get("/").unwrap_or_else(|failure| panic!("connection {n}: {failure:?}"));
+        assert_eq!(response.number("x-pid"), worker, "the worker was replaced");
+    }
+    assert!(!running.said().contains("unexpected"));
+}

@@ -1,0 +1,406 @@
+//! Messages between processes: each scenario is a body that checks what arrives and fails loudly.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use rclust::cluster::{
+    self, AskError, Child, Cluster, Context, ExitReason, Pool, Reply, Restart, SendError, Supervisor, WorkerRef,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Job {
+    Note(u64),
+    Noted(Reply<Vec<u64>>),
+    Pid(Reply<u32>),
+    Bytes(#[serde(with = "blob")] Vec<u8>),
+    Count(Reply<u64>),
+    Drop(Reply<u64>),
+    Keep(Reply<u64>),
+    Sleep(u64),
+    /// Answer, and never return.
+    Stuck(Reply<u32>),
+    Crash,
+    /// Send these to that worker.
+    Relay {
+        to: WorkerRef<Job>,
+        from: u64,
+        count: u64,
+    },
+    /// Ask that worker, answer with its answer.
+    Forward {
+        to: WorkerRef<Job>,
+        reply: Reply<u64>,
+    },
+    Report(u64),
+    Introduce(String, Reply<u64>),
+    Loop(u64, Reply<u64>),
+}
+
+/// Byte strings as one run of bytes.
+mod blob {
+    use serde::{Deserializer, Serializer, de::Visitor};
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+#[derive(Default)]
+struct Actor {
+    noted: Vec<u64>,
+    count: u64,
+    kept: Vec<Reply<u64>>,
+    loops: Option<(u64, Reply<u64>)>,
+}
+
+impl cluster::Worker for Actor {
+    type Msg = Job;
+    type Args = String;
+
+    async fn start(way: String, cx: &mut Context<Self>) -> cluster::Result<Self> {
+        if way == "asks-too-early" {
+            let answer = cx.supervisor::<Job>().ask(Job::Count).await;
+            println!("too early: {answer:?}");
+        }
+        if way == "fails" && cx.id().incarnation.0 > 1 {
+            let gate = std::env::var("GATE").unwrap_or_default();
+            if cx.id().incarnation.0 <= gate.parse::<u32>().unwrap_or(0) {
+                return Err("not yet".into());
+            }
+        }
+        Ok(Actor::default())
+    }
+
+    async fn on_message(&mut self, job: Job, cx: &mut Context<Self>) -> cluster::Result<()> {
+        match job {
+            Job::Note(n) => self.noted.push(n),
+            Job::Noted(reply) => reply.send(self.noted.clone()),
+            Job::Pid(reply) => reply.send(std::process::id()),
+            Job::Bytes(bytes) => self.count += bytes.len() as u64,
+            Job::Count(reply) => reply.send(self.count),
+            Job::Drop(reply) => drop(reply),
+            Job::Keep(reply) => self.kept.push(reply),
+            Job::Sleep(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Job::Stuck(reply) => {
+                reply.send(std::process::id());
+                std::future::pending().await
+            }
+            Job::Crash => std::process::abort(),
+            Job::Relay { to, from, count } => {
+                for n in from..from + count {
+                    to.send(Job::Note(n)).await?;
+                }
+            }
+            Job::Forward { to, reply } => to.send(Job::Count(reply)).await?,
+            Job::Report(n) => cx.supervisor().send(Job::Note(n)).await?,
+            Job::Introduce(path, reply) => {
+                let other = cx.worker::<Actor>(&path)?;
+                let pid = other.ask(Job::Pid).await?;
+                reply.send(pid.into());
+            }
+            Job::Loop(0, reply) => reply.send(self.count),
+            Job::Loop(n, reply) => {
+                self.count += 1;
+                self.loops = None;
+                cx.me().send(Job::Loop(n - 1, reply)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+type Outcome = anyhow::Result<()>;
+
+async fn tree(ways: &[(&str, &str)]) -> anyhow::Result<Cluster> {
+    let mut tree = Supervisor::one_for_one().intensity(100_000, Duration::from_secs(1));
+    for (name, way) in ways {
+        tree = tree.child(Child::<Actor>::new(*name).args((*way).to_owned()));
+    }
+    Ok(tree.start().await?)
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process id");
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// What waits in a mailbox when its worker is killed is handled by the next one, in order.
+async fn waiting_survives_sigkill() -> Outcome {
+    let cluster = tree(&[("a", "")]).await?;
+    let a = cluster.worker::<Actor>("a")?;
+    for round in 0..20u64 {
+        let pid = a.ask(Job::Stuck).await?;
+        for n in 0..1000 {
+            a.send(Job::Note(round * 1000 + n)).await?;
+        }
+        kill(pid);
+        let noted = a.ask(Job::Noted).await?;
+        let expected: Vec<u64> = (round * 1000..round * 1000 + 1000).collect();
+        ensure!(noted == expected, "round {round}: {} notes, from {:?}", noted.len(), noted.first());
+    }
+    Ok(())
+}
+
+/// Failing starts eat nothing: messages wait in three lanes through a hundred of them.
+async fn failing_starts_eat_nothing() -> Outcome {
+    let cluster = tree(&[("target", "fails"), ("b", ""), ("c", "")]).await?;
+    let target = cluster.worker::<Actor>("target")?;
+    let (b, c) = (cluster.worker::<Actor>("b")?, cluster.worker::<Actor>("c")?);
+    // Open all three lanes while it lives.
+    for worker in [&b, &c] {
+        worker.send(Job::Relay { to: target.clone(), from: 0, count: 1 }).await?;
+        worker.ask(Job::Count).await?;
+    }
+    let pid = target.ask(Job::Pid).await?;
+    kill(pid);
+    for (lane, worker) in [(1, &b), (2, &c)] {
+        worker.send(Job::Relay { to: target.clone(), from: lane * 1000, count: 300 }).await?;
+        worker.ask(Job::Count).await?;
+    }
+    for n in 0..300 {
+        target.send(Job::Note(3000 + n)).await?;
+    }
+    let mut noted = target.ask(Job::Noted).await?;
+    noted.retain(|n| *n >= 1000);
+    let mut lanes: HashMap<u64, Vec<u64>> = HashMap::new();
+    for n in &noted {
+        lanes.entry(n / 1000).or_default().push(n % 1000);
+    }
+    for lane in 1..=3 {
+        let seen = lanes.remove(&lane).unwrap_or_default();
+        ensure!(
+            seen == (0..300).collect::<Vec<_>>(),
+            "lane {lane}: {} of 300, in order: {}",
+            seen.len(),
+            seen.is_sorted()
+        );
+    }
+    Ok(())
+}
+
+/// Random kills of a reader under load: nothing lost but what was in hand, nothing reordered, nothing twice.
+async fn order_across_kills() -> Outcome {
+    let cluster = tree(&[("sum", "")]).await?;
+    let sum = cluster.worker::<Actor>("sum")?;
+    let mut inbox = cluster.inbox::<Job>();
+    let mut dead = cluster.dead_letters();
+    let (total, kills) = (20_000u64, 30);
+    let killer = sum.clone();
+    let killing = tokio::spawn(async move {
+        for _ in 0..kills {
+            if let Ok(pid) = killer.ask(Job::Pid).timeout(Duration::from_secs(5)).await {
+                kill(pid);
+            }
+        }
+    });
+    let sender = sum.clone();
+    let sending = tokio::spawn(async move {
+        for n in 0..total {
+            if let Err(error) = sender.send(Job::Report(n)).await {
+                return Err(anyhow::anyhow!("{error}"));
+            }
+        }
+        Ok(())
+    });
+    let mut seen = Vec::new();
+    let mut letters = Vec::new();
+    while (seen.len() + letters.len()) < total as usize {
+        tokio::select! {
+            job = inbox.recv() => match job {
+                Job::Note(n) => seen.push(n),
+                other => anyhow::bail!("{other:?}"),
+            },
+            letter = dead.next() => if let Job::Report(n) = letter.decode()? {
+                letters.push(n);
+            },
+            () = tokio::time::sleep(Duration::from_secs(20)) => {
+                anyhow::bail!("{} reported, {} dead, of {total}", seen.len(), letters.len());
+            }
+        }
+        // A dead letter may have been handled completely: then it is in both.
+        letters.retain(|n| !seen.contains(n));
+    }
+    sending.await??;
+    killing.await?;
+    ensure!(seen.is_sorted(), "reordered");
+    let mut all: Vec<u64> = seen.iter().chain(&letters).copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    ensure!(all == (0..total).collect::<Vec<_>>(), "lost: {} of {total} accounted for", all.len());
+    Ok(())
+}
+
+/// Every way in which an ask ends.
+async fn asks_end() -> Outcome {
+    let cluster = tree(&[("a", ""), ("b", "")]).await?;
+    let (a, b) = (cluster.worker::<Actor>("a")?, cluster.worker::<Actor>("b")?);
+    ensure!(a.ask(Job::Count).await == Ok(0));
+    ensure!(matches!(a.ask(Job::Drop).await, Err(AskError::Dropped { .. })), "dropped");
+    let begun = Instant::now();
+    let timeout = a.ask(Job::Keep).timeout(Duration::from_millis(50)).await;
+    ensure!(matches!(timeout, Err(AskError::Timeout { .. })) && begun.elapsed() < Duration::from_secs(5), "timeout");
+    // Taken and kept, then death: also when the handler has returned.
+    let kept = tokio::spawn(a.ask(Job::Keep));
+    let pid = a.ask(Job::Pid).await?;
+    kill(pid);
+    match kept.await? {
+        Err(AskError::Died { reason: ExitReason::Signal { signal: 9, .. }, .. }) => {}
+        other => anyhow::bail!("{other:?}"),
+    }
+    // Not taken: answered by the next incarnation.
+    a.send(Job::Crash).await?;
+    let waiting = a.ask(Job::Pid).await?;
+    ensure!(waiting != pid);
+    // A port that is sent on is answered by another process.
+    b.send(Job::Bytes(vec![0; 77])).await?;
+    let forwarded = a.ask(|reply| Job::Forward { to: b.clone(), reply }).await;
+    ensure!(forwarded == Ok(77), "{forwarded:?}");
+    // By name, from worker to worker.
+    let pid = b.ask(Job::Pid).await?;
+    ensure!(a.ask(|reply| Job::Introduce("b".into(), reply)).await == Ok(u64::from(pid)));
+    // To oneself.
+    ensure!(a.ask(|reply| Job::Loop(100, reply)).await == Ok(100));
+    Ok(())
+}
+
+/// A full mailbox gives the message back, waits when it may, and stops can be stopped.
+async fn full_mailbox() -> Outcome {
+    let cluster = tree(&[("a", "")]).await?;
+    let a = cluster.worker::<Actor>("a")?;
+    a.send(Job::Sleep(300)).await?;
+    let mut sent = 0u64;
+    let back = loop {
+        match a.try_send(Job::Bytes(vec![7; 10_000])) {
+            Ok(()) => sent += 10_000,
+            Err(error) if error.is_full() => break error.into_message(),
+            Err(error) => return Err(error.into()),
+        }
+        ensure!(sent < 10 << 20, "a mailbox without a bound");
+    };
+    ensure!(sent > 900_000, "only {sent} bytes fit");
+    a.send(back).await?;
+    ensure!(a.ask(Job::Count).await == Ok(sent + 10_000));
+    match a.send(Job::Bytes(vec![0; 600_000])).await {
+        Err(SendError::TooLarge { bytes, limit, message: Job::Bytes(message), .. }) => {
+            ensure!(bytes > 600_000 && limit < 600_000 && message.len() == 600_000);
+        }
+        other => anyhow::bail!("{other:?}"),
+    }
+    // A stop does not wait behind a full mailbox.
+    a.send(Job::Sleep(60_000)).await?;
+    while a.try_send(Job::Bytes(vec![7; 10_000])).is_ok() {}
+    Ok(())
+}
+
+/// The supervisor's inbox hears workers; asking it from `start` fails at once.
+async fn inbox() -> Outcome {
+    let begun = Instant::now();
+    let cluster = tree(&[("a", "asks-too-early")]).await?;
+    ensure!(begun.elapsed() < Duration::from_secs(5), "start waited for an answer that could not come");
+    let a = cluster.worker::<Actor>("a")?;
+    let mut inbox = cluster.inbox::<Job>();
+    for n in 0..5000 {
+        a.send(Job::Report(n)).await?;
+    }
+    for n in 0..5000 {
+        let (from, job) = inbox.next().await;
+        ensure!(from == a.slot() && matches!(job, Job::Note(m) if m == n), "{job:?} instead of {n}");
+    }
+    Ok(())
+}
+
+/// A forgotten slot fails its senders, also those that wait.
+async fn gone() -> Outcome {
+    let tree =
+        Supervisor::one_for_one().child(Child::<Actor>::new("t").args(String::new()).restart(Restart::Temporary));
+    let cluster = tree.child(Child::<Actor>::new("b").args(String::new())).start().await?;
+    let t = cluster.worker::<Actor>("t")?;
+    let pid = t.ask(Job::Stuck).await?;
+    while t.try_send(Job::Bytes(vec![7; 10_000])).is_ok() {}
+    let waiting = tokio::spawn({
+        let t = t.clone();
+        async move { t.send(Job::Bytes(vec![7; 10_000])).await.err().map(SendError::into_message) }
+    });
+    let asking = tokio::spawn(t.ask(Job::Count));
+    tokio::task::yield_now().await;
+    kill(pid);
+    ensure!(matches!(waiting.await?, Some(Job::Bytes(_))));
+    ensure!(matches!(asking.await?, Err(AskError::Closed { .. } | AskError::Died { .. })));
+    ensure!(t.send(Job::Note(2)).await.is_err());
+    ensure!(cluster.worker::<Actor>("t").is_err());
+    Ok(())
+}
+
+/// Pools: in turn, by key, to all.
+async fn pools() -> Outcome {
+    let tree = Supervisor::one_for_one().child(Pool::<Actor>::new("p").size(3).args(String::new()));
+    let cluster = tree.start().await?;
+    let pool = cluster.pool::<Actor>("p")?;
+    let mut pids = Vec::new();
+    for _ in 0..6 {
+        pids.push(pool.ask(Job::Pid).await?);
+    }
+    ensure!(pids[..3] == pids[3..] && pids[0] != pids[1], "{pids:?}");
+    for n in 0..30 {
+        pool.send_keyed("the same", Job::Note(n)).await?;
+    }
+    for outcome in pool.broadcast(|place| Job::Bytes(vec![0; place + 1])).await {
+        outcome.1.context("broadcast")?;
+    }
+    let (mut counts, mut noted) = (Vec::new(), Vec::new());
+    for member in pool.iter() {
+        counts.push(member.ask(Job::Count).await?);
+        noted.push(member.ask(Job::Noted).await?.len());
+    }
+    noted.sort_unstable();
+    ensure!(counts == [1, 2, 3] && noted == [0, 0, 30], "{counts:?} {noted:?}");
+    ensure!(cluster.worker::<Actor>("p").is_err() && cluster.pool::<Actor>("p[0]").is_err());
+    ensure!(cluster.worker::<Actor>("p[2]").is_ok() && cluster.worker::<Actor>("p[3]").is_err());
+    Ok(())
+}
+
+/// After 100 MB both sides idle: the test looks at how much of the ring is left, then says so on standard input.
+async fn traffic() -> Outcome {
+    let cluster = tree(&[("a", "")]).await?;
+    let a = cluster.worker::<Actor>("a")?;
+    for _ in 0..10_000 {
+        a.send(Job::Bytes(vec![1; 10_000])).await?;
+    }
+    ensure!(a.ask(Job::Count).await == Ok(100_000_000));
+    println!("idle: {} and {}", std::process::id(), a.ask(Job::Pid).await?);
+    cluster.run().await?;
+    Ok(())
+}
+
+#[cluster::main(workers(Actor))]
+async fn main() -> Outcome {
+    let way = std::env::args().nth(1).unwrap_or_default();
+    match way.as_str() {
+        "waiting_survives_sigkill" => waiting_survives_sigkill().await?,
+        "failing_starts_eat_nothing" => failing_starts_eat_nothing().await?,
+        "order_across_kills" => order_across_kills().await?,
+        "asks_end" => asks_end().await?,
+        "full_mailbox" => full_mailbox().await?,
+        "inbox" => inbox().await?,
+        "gone" => gone().await?,
+        "pools" => pools().await?,
+        "traffic" => traffic().await?,
+        other => anyhow::bail!("no scenario `{other}`"),
+    }
+    println!("held");
+    Ok(())
+}

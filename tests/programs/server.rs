@@ -1,0 +1,76 @@
+//! Servers in the parameter form: the body is the worker. The first argument says which.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::service::service_fn;
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::rt::TokioIo;
+use rclust::cluster::{self, net::TcpListener};
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let ms = request.uri().path().trim_start_matches("/work/").parse().unwrap_or(0);
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    let response = Response::builder().header("x-pid", std::process::id()).body(Full::new(Bytes::from("hello")));
+    Ok(response.expect("a status and one header make a response"))
+}
+
+/// Bare hyper, each connection a task.
+async fn serve(cx: &cluster::Context, listener: TcpListener) -> cluster::Result<()> {
+    loop {
+        tokio::select! {
+            () = cx.shutdown() => return Ok(()),
+            accepted = listener.accept() => {
+                let (stream, _peer) = accepted?;
+                let mut shutdown = cx.shutdown();
+                cx.spawn(async move {
+                    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
+                    tokio::pin!(connection);
+                    tokio::select! {
+                        _ = &mut connection => {}
+                        () = &mut shutdown => {
+                            connection.as_mut().graceful_shutdown();
+                            // A client that leaves is no error of ours.
+                            let _ = connection.await;
+                        }
+                    }
+                });
+            }
+        }
+    }
+}
+
+#[cluster::main(name = "server")]
+async fn main(cx: cluster::Context) -> cluster::Result<()> {
+    let way = std::env::args().nth(1).unwrap_or_default();
+    let addr = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:0".into());
+    let listener = match TcpListener::bind(&addr).await {
+        Ok(listener) => listener,
+        Err(error) if way == "bind-error" => {
+            println!("{} cannot bind: {:?} {:?}", cx.name(), error.kind(), error.raw_os_error());
+            cx.ready();
+            cx.shutdown().await;
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    println!("{} first {}", cx.name(), listener.local_addr()?);
+    match way.as_str() {
+        "ports" => {
+            let second = TcpListener::bind(&addr).await?;
+            println!("{} second {}", cx.name(), second.local_addr()?);
+            let exclusive = TcpListener::builder().exclusive(true).bind("127.0.0.1:0").await?;
+            println!("{} exclusive {} {}", cx.name(), exclusive.local_addr()?, exclusive.is_shared());
+            serve(&cx, listener).await
+        }
+        "spins" => {
+            println!("{} is {}", cx.name(), std::process::id());
+            loop {
+                std::hint::spin_loop();
+            }
+        }
+        _ => serve(&cx, listener).await,
+    }
+}

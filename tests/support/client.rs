@@ -1,0 +1,102 @@
+//! A small blocking HTTP client that tells apart what went wrong.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// A response.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// Status line and headers.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+impl Response {
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// A header's value as a number.
+    pub fn number(&self, name: &str) -> u32 {
+        self.header(name).and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name}: {self:?}"))
+    }
+}
+
+/// How a request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Nobody listens.
+    Refused,
+    /// Closed or reset before a whole answer.
+    Cut,
+    /// Nothing came.
+    TimedOut,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Failure::Refused,
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::TimedOut,
+            _ => Failure::Cut,
+        }
+    }
+}
+
+/// A keep-alive connection.
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects.
+    pub fn open(address: SocketAddr) -> Result<Connection, Failure> {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, buffer: Vec::new() })
+    }
+
+    /// One request and its answer.
+    pub fn get(&mut self, path: &str) -> Result<Response, Failure> {
+        self.request(path, "keep-alive")
+    }
+
+    fn request(&mut self, path: &str, connection: &str) -> Result<Response, Failure> {
+        write!(self.stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: {connection}\r\n\r\n")?;
+        let mut chunk = [0; 4096];
+        let end = loop {
+            if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                break end + 4;
+            }
+            match self.stream.read(&mut chunk)? {
+                0 => return Err(Failure::Cut),
+                n => self.buffer.extend_from_slice(&chunk[..n]),
+            }
+        };
+        let head = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
+        let response = Response { head, body: String::new() };
+        let length: usize = response.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
+        while self.buffer.len() < end + length {
+            match self.stream.read(&mut chunk)? {
+                0 => return Err(Failure::Cut),
+                n => self.buffer.extend_from_slice(&chunk[..n]),
+            }
+        }
+        let body = String::from_utf8_lossy(&self.buffer[end..end + length]).into_owned();
+        self.buffer.drain(..end + length);
+        Ok(Response { body, ..response })
+    }
+}
+
+/// One request on a connection of its own.
+pub fn get(address: SocketAddr, path: &str) -> Result<Response, Failure> {
+    Connection::open(address)?.request(path, "close")
+}
