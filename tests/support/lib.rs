@@ -157,6 +157,18 @@ pub fn ends_within(pid: u32, limit: Duration) -> bool {
     rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&limit)).is_ok_and(|ready| ready > 0)
 }
 
+/// Whether something that no event tells becomes true before the deadline.
+pub fn comes_true(mut look: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + DEADLINE;
+    while Instant::now() < deadline {
+        if look() {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
+}
+
 /// Waits for something that no event tells (a counter in /proc): looks again and again until the deadline.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
