@@ -9,12 +9,13 @@ pub use rclust_net::boot;
 /// Everything a user names: `use rclust::cluster::{self, ..}`.
 pub mod cluster {
     pub use rclust_core::{
-        ASK_LIMIT, Answer, Ask, AskError, Child, Cluster, Context, DEAD_LETTER_BYTES, DEAD_LETTERS, DeadLetter,
-        DeadLetters, DeadReason, Down, Error, ExitReason, GiveUp, Inbox, Incarnation, IntoChild, LookupError, Main,
-        Message, MonitorId, Never, NoArgsNeeded, Outcome, PlanError, Pool, PoolRef, Reply, Restart, Result, RunError,
-        SHUTDOWN, START_TIMEOUT, SendError, Set, Shutdown, ShutdownSignal, Size, Slot, StartError, Stdin, StopReason,
-        Strategy, Supervisor, Task, Timer, TrySendError, Unset, WORKER_COUNT_VARIABLE, Worker, WorkerCountError,
-        WorkerId, WorkerRef,
+        ASK_LIMIT, Answer, Ask, AskError, AutoShutdown, Backoff, Child, ChildCounts, ChildSpec, ChildState, Cluster,
+        Context, DEAD_LETTER_BYTES, DEAD_LETTERS, DeadLetter, DeadLetters, DeadReason, Down, Dynamic, DynamicRef,
+        EVENTS, Error, Event, EventKind, Events, ExitReason, GiveUp, Inbox, Incarnation, IntoChild, LookupError, Main,
+        ManageError, Message, Missed, MonitorId, Never, NoArgsNeeded, Outcome, PlanError, Pool, PoolRef, Refusal,
+        Reply, Restart, Result, RunError, SHUTDOWN, START_TIMEOUT, SendError, Set, Shutdown, ShutdownSignal, Size,
+        Slot, SlotState, StartError, Stdin, StopReason, Strategy, Supervisor, SupervisorRef, Task, Timer, TrySendError,
+        Unset, WORKER_COUNT_VARIABLE, Worker, WorkerCountError, WorkerId, WorkerRef,
     };
     pub use rclust_macros::main;
     #[doc(inline)]

@@ -5,7 +5,9 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::error::StartError;
-use crate::tree::plan::{ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan};
+use crate::tree::plan::{
+    Backoff, ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan,
+};
 use crate::wire::payload;
 use crate::worker::{Role, Worker};
 use crate::worker_count::Size;
@@ -39,6 +41,10 @@ pub(crate) struct Launch {
     pub(crate) args: Args,
     pub(crate) stdin: bool,
     pub(crate) start_timeout: Duration,
+    /// Whether what is left of its process group is killed when it has ended.
+    pub(crate) kill_group: bool,
+    /// Whether it only describes copies, which have arguments of their own.
+    pub(crate) template: bool,
 }
 
 /// No arguments have been given.
@@ -66,27 +72,40 @@ struct Common {
     shutdown: Shutdown,
     start_timeout: Duration,
     stdin: bool,
+    kill_group: bool,
+    backoff: Option<Backoff>,
+    significant: bool,
     args: Option<Args>,
 }
 
 impl Common {
     fn new(name: String) -> Common {
         let (restart, shutdown) = (Restart::Permanent, Shutdown::Timeout(SHUTDOWN));
-        Common { name, restart, shutdown, start_timeout: START_TIMEOUT, stdin: false, args: None }
+        Common {
+            name,
+            restart,
+            shutdown,
+            start_timeout: START_TIMEOUT,
+            stdin: false,
+            kill_group: false,
+            backoff: None,
+            significant: false,
+            args: None,
+        }
     }
 
     fn plan<W: Worker>(self, launches: &mut Vec<Launch>) -> ChildPlan {
         let launch = launches.len() as u32;
         let args = self.args.unwrap_or_else(|| Args::Same(Ok(Vec::new())));
-        let (stdin, start_timeout) = (self.stdin, self.start_timeout);
-        launches.push(Launch { role: Role::of::<W>(), args, stdin, start_timeout });
+        let (stdin, start_timeout, kill_group) = (self.stdin, self.start_timeout, self.kill_group);
+        launches.push(Launch { role: Role::of::<W>(), args, stdin, start_timeout, kill_group, template: false });
         ChildPlan {
             name: self.name,
             restart: self.restart,
             shutdown: self.shutdown,
-            significant: false,
+            significant: self.significant,
             start_timeout,
-            backoff: None,
+            backoff: self.backoff,
             kind: ChildKind::Worker { launch },
         }
     }
@@ -142,6 +161,26 @@ macro_rules! worker_child {
             /// Not ready after this long, it is killed and has failed to start; 30 s unless said otherwise.
             pub fn start_timeout(mut self, limit: Duration) -> Self {
                 self.common.start_timeout = limit;
+                self
+            }
+
+            /// Waits before a restart that follows a failed start, longer with each in a row; OTP's behaviour, none, unless
+            /// given. See [`Backoff::new`].
+            pub fn backoff(mut self, backoff: Backoff) -> Self {
+                self.common.backoff = Some(backoff);
+                self
+            }
+
+            /// Whether its end can end its supervisor (see `Supervisor::auto_shutdown`); it must then not be permanent.
+            pub fn significant(mut self, significant: bool) -> Self {
+                self.common.significant = significant;
+                self
+            }
+
+            /// Whether the processes that it has started, and that are still in its process group, are killed when it has
+            /// ended; they live on unless said otherwise.
+            pub fn kill_group(mut self, kill: bool) -> Self {
+                self.common.kill_group = kill;
                 self
             }
 
@@ -294,5 +333,102 @@ where
 {
     fn into_child(self, launches: &mut Launches) -> Result<Piece, StartError> {
         Ok(Piece(self.plan(&mut launches.0)?))
+    }
+}
+
+/// A child of a supervisor: any number of copies of one template, made at run time, each with arguments of its own.
+///
+/// Copies are temporary unless said otherwise, and are addressed by their references. A restarted supervisor has none.
+///
+/// # Source
+/// OTP's `simple_one_for_one`.
+#[must_use]
+pub struct Dynamic<W> {
+    common: Common,
+    most: u32,
+    intensity: Intensity,
+    _worker: PhantomData<fn() -> W>,
+}
+
+impl<W: Worker> Dynamic<W> {
+    /// A dynamic supervisor of this name, which is unique among its siblings.
+    pub fn new(name: impl Into<String>) -> Dynamic<W> {
+        let mut common = Common::new(name.into());
+        common.restart = Restart::Temporary;
+        let intensity = Intensity::Limited { restarts: 1, within: Duration::from_secs(5) };
+        Dynamic { common, most: 1024, intensity, _worker: PhantomData }
+    }
+
+    /// When a copy is started again, with its arguments; never unless said otherwise.
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.common.restart = restart;
+        self
+    }
+
+    /// How a copy is stopped; 5 s, then killed, unless said otherwise.
+    pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
+        self.common.shutdown = shutdown;
+        self
+    }
+
+    /// A copy that is not ready after this long is killed and has failed to start; 30 s unless said otherwise.
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.common.start_timeout = limit;
+        self
+    }
+
+    /// At most so many copies at a time; 1024 unless said otherwise.
+    pub fn max_children(mut self, most: u32) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// At most `restarts` of copies within `within`; 1 in 5 s unless said otherwise.
+    pub fn intensity(mut self, restarts: u32, within: Duration) -> Self {
+        self.intensity = Intensity::Limited { restarts, within };
+        self
+    }
+}
+
+impl<W: Worker> IntoChild for Dynamic<W> {
+    fn into_child(self, launches: &mut Launches) -> Result<Piece, StartError> {
+        let (most, intensity) = (self.most, self.intensity);
+        let template = self.common.plan::<W>(&mut launches.0);
+        if let Some(launch) = launches.0.last_mut() {
+            launch.template = true;
+        }
+        Ok(Piece(ChildPlan {
+            name: template.name.clone(),
+            restart: Restart::Permanent,
+            shutdown: Shutdown::Infinity,
+            significant: false,
+            start_timeout: template.start_timeout,
+            backoff: None,
+            kind: ChildKind::Supervisor(SupervisorPlan {
+                strategy: Strategy::OneForOne,
+                intensity,
+                auto_shutdown: crate::tree::plan::AutoShutdown::Never,
+                kind: SupervisorKind::Dynamic { max_children: most },
+                children: vec![template],
+            }),
+        }))
+    }
+}
+
+impl<W> std::fmt::Debug for Dynamic<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dynamic `{}`: {}", self.common.name, type_name::<W>())
+    }
+}
+
+/// What a copy runs; the rest is its template's.
+pub(crate) fn copy<W: Worker>(args: &W::Args) -> Launch {
+    Launch {
+        role: Role::of::<W>(),
+        args: Args::Same(encode(args)),
+        stdin: false,
+        start_timeout: START_TIMEOUT,
+        kill_group: false,
+        template: false,
     }
 }

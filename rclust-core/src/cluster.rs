@@ -5,11 +5,13 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::error::{LookupError, RunError};
+use crate::events::Events;
 use crate::id::Slot;
 use crate::mailbox::dead::DeadLetters;
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::receiver::Receiver;
 use crate::run::shared::{Command, Shared};
+use crate::supervisor_ref::{DynamicRef, SupervisorRef};
 use crate::wire::payload;
 use crate::worker::{Message, Worker};
 use crate::worker_ref::{self, PoolRef, WorkerRef};
@@ -17,13 +19,20 @@ use crate::worker_ref::{self, PoolRef, WorkerRef};
 /// A running tree. Clones are the same one.
 #[derive(Clone)]
 pub struct Cluster {
-    shared: Arc<Shared>,
-    endpoint: Arc<Endpoint>,
+    root: SupervisorRef,
+}
+
+impl std::ops::Deref for Cluster {
+    type Target = SupervisorRef;
+
+    fn deref(&self) -> &SupervisorRef {
+        &self.root
+    }
 }
 
 impl Cluster {
     pub(crate) fn new(shared: Arc<Shared>, endpoint: Arc<Endpoint>) -> Cluster {
-        Cluster { shared, endpoint }
+        Cluster { root: SupervisorRef { shared, endpoint, slot: Slot::SUPERVISOR, name: String::new() } }
     }
 
     /// The mailbox of a worker, by its path: `"sum"`, `"ingest/parser"`, a pool's member `"web[2]"`. It names the slot and
@@ -32,7 +41,7 @@ impl Cluster {
     /// # Errors
     /// [`LookupError`]: no such path, a pool's path, other messages.
     pub fn worker<V: Worker>(&self, path: &str) -> Result<WorkerRef<V::Msg>, LookupError> {
-        worker_ref::worker(&self.endpoint, path)
+        worker_ref::worker(&self.root.endpoint, path)
     }
 
     /// The members of a pool, by its path.
@@ -40,20 +49,48 @@ impl Cluster {
     /// # Errors
     /// [`LookupError`]: no such path, a worker's path, other messages.
     pub fn pool<V: Worker>(&self, path: &str) -> Result<PoolRef<V::Msg>, LookupError> {
-        worker_ref::pool(&self.endpoint, path)
+        worker_ref::pool(&self.root.endpoint, path)
     }
 
     /// What workers send to the supervisor's body ([`Context::supervisor`](crate::Context::supervisor)). There is one queue:
     /// the first inbox that is made reads it, later ones get nothing while it lives.
     #[must_use]
     pub fn inbox<M: Message>(&self) -> Inbox<M> {
-        Inbox { receiver: self.shared.inbox.clone(), endpoint: self.endpoint.clone(), _message: PhantomData }
+        Inbox { receiver: self.root.shared.inbox.clone(), endpoint: self.root.endpoint.clone(), _message: PhantomData }
     }
 
     /// The dead letters: messages that were in hand of a worker that died, and messages that could not be decoded.
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetters {
-        DeadLetters { dead: self.shared.dead.clone() }
+        DeadLetters { dead: self.root.shared.dead.clone() }
+    }
+
+    /// A supervisor of the tree, by its path; a pool is one too. The cluster itself stands for the outermost one.
+    ///
+    /// # Errors
+    /// [`LookupError`]: no such path, or a worker's.
+    pub fn supervisor(&self, path: &str) -> Result<SupervisorRef, LookupError> {
+        let directory = self.root.shared.directory.read();
+        match directory.nodes.get(path) {
+            Some(slot) => Ok(SupervisorRef { slot: *slot, name: path.to_owned(), ..self.root.clone() }),
+            None if directory.workers.contains_key(path) => Err(LookupError::IsWorker { path: path.to_owned() }),
+            None => Err(LookupError::NotFound { path: path.to_owned() }),
+        }
+    }
+
+    /// A dynamic supervisor of the tree, by its path.
+    ///
+    /// # Errors
+    /// [`LookupError`]: no such path, or a worker's.
+    pub fn dynamic<W: Worker>(&self, path: &str) -> Result<DynamicRef<W>, LookupError> {
+        Ok(DynamicRef::new(self.supervisor(path)?))
+    }
+
+    /// A stream of what happens from now on. It never holds the tree up; a reader that is [`EVENTS`](crate::EVENTS) events behind
+    /// is told how many it missed.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events { receiver: self.root.shared.events() }
     }
 
     /// Waits until the tree has ended: by an operator's signal, by [`Cluster::stop`], or because it gave up.
@@ -63,7 +100,7 @@ impl Cluster {
     /// # Cancel safety
     /// Dropped before completion, nothing has changed.
     pub async fn run(&self) -> Result<(), RunError> {
-        self.shared.ended().await
+        self.root.shared.ended().await
     }
 
     /// Stops the tree in order, children last to first, and waits for its end.
@@ -71,9 +108,9 @@ impl Cluster {
     /// # Cancel safety
     /// Dropped before completion, the tree goes on stopping.
     pub async fn stop(&self) {
-        self.shared.command(Command::Stop);
+        self.root.shared.command(Command::Stop);
         // How it ended is `run`'s answer.
-        let _ = self.shared.ended().await;
+        let _ = self.root.shared.ended().await;
     }
 }
 

@@ -9,8 +9,10 @@ use std::panic::Location;
 use std::time::Duration;
 
 use crate::exit::ExitReason;
-use crate::tree::event::GiveUp;
+use crate::run::panic::cut;
+use crate::tree::event::{GiveUp, Refusal};
 use crate::tree::plan::PlanError;
+use crate::wire::control::Ending;
 
 /// What `start`, `on_message` and `main` return: any error, and the line of the `?` that brought it.
 ///
@@ -35,6 +37,59 @@ impl Error {
     #[must_use]
     pub fn inner(&self) -> &(dyn StdError + Send + Sync + 'static) {
         &*self.inner
+    }
+}
+
+/// An orderly end that a callback returns as its error, because an error is what ends an incarnation.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Orderly {
+    /// `start` declines.
+    #[error("declined to start")]
+    Declined,
+    /// The worker ends itself.
+    #[error("shutdown: {0}")]
+    ShutdownWith(String),
+    /// The worker ends itself, and has no more to say.
+    #[error("shutdown")]
+    Shutdown,
+}
+
+impl Error {
+    /// Returned from `start`: the worker declines to run. The slot stays down, no failure is counted.
+    ///
+    /// # Source
+    /// OTP's `ignore`.
+    #[must_use]
+    #[track_caller]
+    pub fn decline() -> Error {
+        Orderly::Declined.into()
+    }
+
+    /// Returned from a callback: the worker ends itself in order, and a word says why. A normal end for its restart type.
+    ///
+    /// # Source
+    /// OTP's `{shutdown, Term}`.
+    #[must_use]
+    #[track_caller]
+    pub fn shutdown_with(word: impl Into<String>) -> Error {
+        Orderly::ShutdownWith(word.into()).into()
+    }
+
+    /// Returned from a callback: the worker ends itself in order. A normal end for its restart type.
+    #[must_use]
+    #[track_caller]
+    pub fn shutdown() -> Error {
+        Orderly::Shutdown.into()
+    }
+
+    /// What the supervisor hears.
+    pub(crate) fn ending(&self) -> Ending {
+        match self.inner.downcast_ref::<Orderly>() {
+            Some(Orderly::Declined) => Ending::Declined,
+            Some(Orderly::ShutdownWith(word)) => Ending::ShutdownWith(cut(word)),
+            Some(Orderly::Shutdown) => Ending::Shutdown,
+            None => Ending::Error(cut(&format!("{self:?}"))),
+        }
     }
 }
 
@@ -137,6 +192,25 @@ pub struct WorkerCountError {
     pub source_name: &'static str,
     /// Its value.
     pub value: String,
+}
+
+/// Why a management call failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManageError {
+    /// The supervisor refused it, or the start that it asked for failed.
+    #[error("{supervisor}: `{child}`: {}", crate::supervisor_ref::words(.refusal))]
+    Refused {
+        /// The supervisor's path.
+        supervisor: String,
+        /// The child that was named.
+        child: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The child that was given cannot be.
+    #[error(transparent)]
+    Child(StartError),
 }
 
 /// Why a name was not found.

@@ -13,6 +13,7 @@ mod child_spec;
 mod cluster;
 mod context;
 mod error;
+mod events;
 mod exit;
 #[doc(hidden)]
 pub mod extension;
@@ -20,9 +21,12 @@ mod id;
 mod ipc;
 mod mailbox;
 mod process;
+#[doc(hidden)]
+pub mod replay;
 mod reply;
 mod run;
 mod supervisor;
+mod supervisor_ref;
 mod sys;
 mod trace;
 #[doc(hidden)]
@@ -32,12 +36,13 @@ mod worker;
 mod worker_count;
 mod worker_ref;
 
-pub use child_spec::{Child, IntoChild, NoArgsNeeded, Pool, SHUTDOWN, START_TIMEOUT, Set, Stdin, Unset};
+pub use child_spec::{Child, Dynamic, IntoChild, NoArgsNeeded, Pool, SHUTDOWN, START_TIMEOUT, Set, Stdin, Unset};
 pub use cluster::{Cluster, Inbox};
 pub use context::{Context, MonitorId, ShutdownSignal, Task, Timer};
 pub use error::{
-    AskError, Error, LookupError, Result, RunError, SendError, StartError, TrySendError, WorkerCountError,
+    AskError, Error, LookupError, ManageError, Result, RunError, SendError, StartError, TrySendError, WorkerCountError,
 };
+pub use events::{EVENTS, Event, EventKind, Events, Missed};
 pub use exit::{ExitReason, StopReason};
 pub use id::{Incarnation, Slot, WorkerId};
 pub use mailbox::dead::{BYTES as DEAD_LETTER_BYTES, DeadLetter, DeadLetters, DeadReason, LETTERS as DEAD_LETTERS};
@@ -45,8 +50,9 @@ pub use process::role::ProcessRole;
 pub use reply::{ASK_LIMIT, Answer, Ask, Reply};
 pub use run::boot::{Body, Program, Settings, Tree, body, boot, boot_with, tree};
 pub use supervisor::Supervisor;
-pub use tree::event::GiveUp;
-pub use tree::plan::{PlanError, Restart, Shutdown, Strategy};
+pub use supervisor_ref::{DynamicRef, SupervisorRef};
+pub use tree::event::{ChildState, Counts as ChildCounts, GiveUp, Refusal, SpecView as ChildSpec, State as SlotState};
+pub use tree::plan::{AutoShutdown, Backoff, PlanError, Restart, Shutdown, Strategy};
 pub use worker::{Down, Main, Message, Never, Outcome, Role, Worker};
 pub use worker_count::{Size, VARIABLE as WORKER_COUNT_VARIABLE};
 pub use worker_ref::{PoolRef, WorkerRef};

@@ -73,6 +73,15 @@ impl Supervisor {
         self
     }
 
+    /// Whether the end of significant children ends this supervisor; never unless said otherwise.
+    ///
+    /// # Source
+    /// OTP, `supervisor`, "Automatic Shutdown".
+    pub fn auto_shutdown(mut self, when: AutoShutdown) -> Supervisor {
+        self.auto_shutdown = when;
+        self
+    }
+
     /// When this supervisor itself, as a child, is started again; permanent unless said otherwise.
     pub fn restart(mut self, restart: Restart) -> Supervisor {
         self.restart = restart;
@@ -142,10 +151,15 @@ impl IntoChild for Supervisor {
 /// The launches of an inner supervisor stand behind those of the outer one.
 fn renumber(plan: &mut SupervisorPlan, offset: u32) {
     for child in &mut plan.children {
-        match &mut child.kind {
-            ChildKind::Worker { launch } => *launch += offset,
-            ChildKind::Supervisor(inner) => renumber(inner, offset),
-        }
+        renumber_child(child, offset);
+    }
+}
+
+/// The same for one child.
+pub(crate) fn renumber_child(child: &mut ChildPlan, offset: u32) {
+    match &mut child.kind {
+        ChildKind::Worker { launch } => *launch += offset,
+        ChildKind::Supervisor(inner) => renumber(inner, offset),
     }
 }
 

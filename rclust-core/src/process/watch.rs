@@ -27,12 +27,13 @@ pub(crate) enum Status {
 pub(crate) struct Watched {
     pid: Pid,
     pidfd: Option<Arc<AsyncFd<OwnedFd>>>,
+    kill_group: bool,
 }
 
 impl Watched {
-    pub(crate) fn new(pid: Pid, pidfd: Option<OwnedFd>) -> io::Result<Watched> {
+    pub(crate) fn new(pid: Pid, pidfd: Option<OwnedFd>, kill_group: bool) -> io::Result<Watched> {
         let pidfd = pidfd.map(readiness::register).transpose()?.map(Arc::new);
-        Ok(Watched { pid, pidfd })
+        Ok(Watched { pid, pidfd, kill_group })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -54,6 +55,10 @@ impl Watched {
             Some(pidfd) => {
                 // An error of the readiness itself cannot be waited out; the wait below then holds for a moment.
                 let _ = pidfd.readable().await;
+                if self.kill_group {
+                    // It has ended and was not collected: until then nobody else can have its group's number.
+                    let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+                }
                 wait(WaitId::PidFd(pidfd.get_ref().as_fd()))
             }
             None => {
@@ -93,6 +98,8 @@ pub(crate) fn reason(status: Status, word: Option<Ending>, asked: bool) -> ExitR
         }
         (Status::Signal { signal, core }, _) => ExitReason::Signal { signal, core },
         (Status::Code(0), Some(Ending::Shutdown)) => ExitReason::Shutdown,
+        (Status::Code(0), Some(Ending::ShutdownWith(word))) => ExitReason::ShutdownWith(word),
+        (Status::Code(0), Some(Ending::Declined)) => ExitReason::Ignored,
         (Status::Code(0), _) if asked => ExitReason::Shutdown,
         (Status::Code(0), _) => ExitReason::Normal,
         (Status::Code(_), Some(Ending::Error(text))) => ExitReason::Error(text),

@@ -346,6 +346,7 @@ fn worker(settings: Settings, program: impl Program, booted: Boot) -> ExitCode {
     if let Err(error) = control::start(control.clone(), reader, socket, endpoint.clone()) {
         return fail(error.to_string());
     }
+    control.say(&ToSupervisor::Online);
     let facts = Arc::new(Facts {
         worker: message.worker,
         name: message.name,
@@ -357,7 +358,7 @@ fn worker(settings: Settings, program: impl Program, booted: Boot) -> ExitCode {
     let Last { ending, code } = program.work(life, &message.role, &runtime);
     endpoint.ring_all();
     let code = code.unwrap_or(match &ending {
-        Ending::Normal | Ending::Shutdown => ExitCode::SUCCESS,
+        Ending::Normal | Ending::Shutdown | Ending::ShutdownWith(_) | Ending::Declined => ExitCode::SUCCESS,
         Ending::Error(_) => ExitCode::FAILURE,
         Ending::Panic { .. } => ExitCode::from(101),
     });
@@ -461,7 +462,8 @@ where
 /// The parameter form's worker.
 fn default_launch() -> Launch {
     let start_timeout = child_spec::START_TIMEOUT;
-    Launch { role: Role::of::<Main>(), args: Args::Same(Ok(Vec::new())), stdin: false, start_timeout }
+    let args = Args::Same(Ok(Vec::new()));
+    Launch { role: Role::of::<Main>(), args, stdin: false, start_timeout, kill_group: false, template: false }
 }
 
 /// How long a body has to stop.

@@ -1,6 +1,7 @@
 //! The two loops, and how a process comes to run one of them: where decisions become effects.
 
 pub(crate) mod boot;
+pub(crate) mod decider;
 pub(crate) mod init;
 pub(crate) mod keeper;
 pub(crate) mod panic;

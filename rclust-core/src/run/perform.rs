@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::error::{self, RunError, StartError};
+use crate::events::EventKind;
 use crate::exit::{ExitReason, StopReason};
 use crate::extension;
 use crate::id::{Slot, WorkerId};
@@ -31,8 +32,14 @@ impl Supervise {
             Action::Kill { worker } => self.kill(worker),
             Action::Retire { worker, deadline, .. } => self.ask_to_stop(worker, StopReason::Reload, deadline),
             Action::Notice(notice) => self.notice(notice),
-            // The second comes only when it was asked for, the first answers calls that nobody makes yet.
-            Action::Answer { .. } | Action::StartSupervisor { .. } => {}
+            Action::Answer { call, answer } => {
+                if let Some(caller) = self.calls.remove(&call) {
+                    // The caller may have stopped waiting.
+                    let _ = caller.send(answer);
+                }
+            }
+            // Comes only to those who asked for it.
+            Action::StartSupervisor { .. } => {}
             Action::Forget { slot } => self.forget(slot),
             Action::Booted => {
                 if let Some(told) = self.told.take() {
@@ -91,7 +98,7 @@ impl Supervise {
         name: String,
         index: u32,
     ) -> Result<(), String> {
-        let launch = self.launches.get(ordered.launch as usize).ok_or("a child without a launch")?;
+        let launch = self.launches.get(&ordered.launch).ok_or("a child without a launch")?;
         let mut fds = Vec::new();
         if launch.stdin {
             let stdin =
@@ -222,8 +229,11 @@ impl Supervise {
             }
         }
         let mut directory = self.shared.directory.write();
+        directory.nodes.retain(|_, node| *node != slot);
         if let Some(path) = directory.slots.remove(&slot) {
-            directory.workers.remove(&path);
+            if directory.workers.get(&path).is_some_and(|found| found.slot == slot) {
+                directory.workers.remove(&path);
+            }
             for members in directory.pools.values_mut() {
                 members.retain(|found| found.slot != slot);
             }
@@ -237,6 +247,8 @@ impl Supervise {
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Restarting { slot, delay, attempt } => {
+                let kind = if delay.is_zero() { EventKind::Restarting } else { EventKind::BackingOff(delay) };
+                self.shared.tell(kind, &self.path(slot), None, None);
                 self.story(Story::Restarting { name: self.path(slot), delay, attempt });
             }
             Notice::GaveUp(give_up) => {
@@ -246,6 +258,7 @@ impl Supervise {
                     self.path(give_up.supervisor)
                 };
                 let text = error::gave_up(&self.path(give_up.child), &give_up);
+                self.shared.tell(EventKind::GaveUp(give_up), &node, None, None);
                 self.story(Story::GaveUp { name: node, text });
             }
             Notice::Up { .. }

@@ -1,13 +1,15 @@
 //! What the threads of the supervisor process share: names, lanes, dead letters, orders, and how it ended.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
-use parking_lot::RwLock;
-use tokio::sync::{mpsc, watch};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::child_spec::Launch;
 use crate::error::{LookupError, RunError};
+use crate::events::{EVENTS, Event, EventKind};
 use crate::exit::StopReason;
 use crate::id::{Slot, WorkerId};
 use crate::mailbox::dead::Dead;
@@ -15,10 +17,10 @@ use crate::mailbox::endpoint::{Located, Upstream};
 use crate::mailbox::lane::Parts;
 use crate::mailbox::receiver::Receiver;
 use crate::mailbox::switchboard::Switchboard;
+use crate::tree::event::{Action, Answer, Request};
 use crate::wire::control::Found;
 
 /// An order to the *tree* thread.
-#[derive(Debug)]
 pub(crate) enum Command {
     /// Stop the tree in order.
     Stop,
@@ -38,6 +40,10 @@ pub(crate) enum Command {
     Listening { worker: WorkerId, address: String },
     /// The extension refused something.
     RefusedListen { worker: WorkerId, address: String, error: String },
+    /// A management call, with what it wants run.
+    Call { request: Request, launches: Vec<Launch>, answer: oneshot::Sender<Answer> },
+    /// An action of a player that holds the tree.
+    Perform(Action),
     /// A worker's ring, read by the supervisor's body, is corrupt.
     Distrust { slot: Slot },
 }
@@ -48,6 +54,8 @@ pub(crate) struct Directory {
     pub(crate) workers: HashMap<String, Found>,
     pub(crate) pools: HashMap<String, Vec<Found>>,
     pub(crate) slots: HashMap<Slot, String>,
+    /// Supervisor nodes, the root under the empty path.
+    pub(crate) nodes: HashMap<String, Slot>,
 }
 
 /// See the module.
@@ -57,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) dead: Dead,
     pub(crate) inbox: Arc<tokio::sync::Mutex<Option<Receiver>>>,
     commands: mpsc::UnboundedSender<Command>,
+    /// Made when the first stream is asked for.
+    events: OnceLock<Mutex<Option<broadcast::Sender<Event>>>>,
     end: watch::Sender<Option<Result<(), RunError>>>,
 }
 
@@ -68,6 +78,7 @@ impl Shared {
             dead: Dead::default(),
             inbox: Arc::default(),
             commands,
+            events: OnceLock::new(),
             end: watch::channel(None).0,
         })
     }
@@ -79,7 +90,29 @@ impl Shared {
 
     /// The tree has ended like this.
     pub(crate) fn set_ended(&self, how: Result<(), RunError>) {
+        if let Some(events) = self.events.get() {
+            *events.lock() = None;
+        }
         self.end.send_replace(Some(how));
+    }
+
+    /// A stream of what happens from now on.
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        let sender = self.events.get_or_init(|| Mutex::new(Some(broadcast::channel(EVENTS).0)));
+        match &*sender.lock() {
+            Some(sender) => sender.subscribe(),
+            // The tree has ended: a stream that has too.
+            None => broadcast::channel(1).1,
+        }
+    }
+
+    /// Tells whoever listens. Never waits.
+    pub(crate) fn tell(&self, kind: EventKind, name: &str, worker: Option<WorkerId>, pid: Option<u32>) {
+        let Some(sender) = self.events.get() else { return };
+        if let Some(sender) = &*sender.lock() {
+            // Nobody may be listening any more.
+            let _ = sender.send(Event { kind, name: name.to_owned(), worker, pid, time: SystemTime::now() });
+        }
     }
 
     /// Waits for the tree's end.

@@ -2,6 +2,7 @@
 //!
 //! Two threads stand beside it: *spawn* starts processes, *net* belongs to the extension. No user code runs on any of them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::child_spec::Launch;
+use crate::child_spec::{Args, Launch};
 use crate::cluster::Cluster;
 use crate::error::{RunError, StartError};
+use crate::events::EventKind;
 use crate::exit::{ExitReason, StopReason};
 use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
@@ -23,13 +25,14 @@ use crate::mailbox::endpoint::Endpoint;
 use crate::process::spawn::{Program, Spawned, Spawner, Started};
 use crate::process::watch::{self, Status, Watched};
 use crate::run::boot::{Booted, Home, booted};
+use crate::run::decider::Decider;
 use crate::run::keeper::{self, FromWorker};
-use crate::run::shared::{Command, Directory, InSupervisor, Shared};
+use crate::run::shared::{Command, InSupervisor, Shared};
 use crate::sys::identity::Identity;
 use crate::trace::Story;
-use crate::tree::event::{Event, Time};
+use crate::tree::event::{Action, Answer as Managed, CallId, Event, Request as Management, Time};
 use crate::tree::machine::Tree;
-use crate::tree::plan::{ChildKind, SupervisorPlan};
+use crate::tree::plan::{ChildKind, ChildPlan, SupervisorPlan};
 use crate::wire::control::{Answer, Ending, Found, Request, ToSupervisor, ToWorker};
 
 /// Words of workers that wait for the loop; more of them wait in the workers' links.
@@ -54,38 +57,9 @@ pub(crate) async fn start(plan: SupervisorPlan, launches: Vec<Launch>) -> Result
         Some(Booted::Worker) => return Err(StartError::InWorker),
         None => return Err(StartError::NotBooted),
     };
-    check_roles(&plan, &launches, home)?;
+    check_roles(&plan, "", &launches, home)?;
     let tree = Tree::new(plan, fastrand::u64(..))?;
-    if home.running.lock().is_some() {
-        return Err(StartError::AlreadyRunning);
-    }
-    let (commands, orders) = mpsc::unbounded_channel();
-    let shared = Shared::new(commands);
-    *shared.directory.write() = directory(&tree, &launches);
-    let me = WorkerId { slot: Slot::SUPERVISOR, incarnation: Incarnation(1) };
-    let upstream = Box::new(InSupervisor(shared.clone()));
-    let endpoint = Endpoint::new(me, "the supervisor".to_owned(), home.runtime.clone(), upstream);
-    endpoint.set_ready();
-    endpoint.install();
-    *home.running.lock() = Some(shared.clone());
-
-    let (told, up) = oneshot::channel();
-    let (stories, teller) = mpsc::channel(STORIES);
-    let missed = Arc::new(AtomicU64::new(0));
-    home.teller.lock().replace(home.runtime.spawn(tell(teller, missed.clone())));
-    let setup = Setup {
-        tree,
-        launches,
-        shared: shared.clone(),
-        endpoint: endpoint.clone(),
-        home,
-        orders,
-        told,
-        stories,
-        missed,
-        extension: home.extensions.lock().pop(),
-    };
-    std::thread::Builder::new().name("rclust-tree".to_owned()).stack_size(512 << 10).spawn(move || run(setup))?;
+    let (shared, endpoint, up) = open(Decider::Tree(Box::new(tree)), launches)?;
     match up.await {
         Ok(Ok(())) => Ok(Cluster::new(shared, endpoint)),
         // An operator's stop while the tree was starting is a graceful end of the program: `boot` ends the body here.
@@ -98,46 +72,113 @@ pub(crate) async fn start(plan: SupervisorPlan, launches: Vec<Launch>) -> Result
     }
 }
 
-/// Compares every type in the tree with the program's list, before anything is started.
-fn check_roles(plan: &SupervisorPlan, launches: &[Launch], home: &Home) -> Result<(), StartError> {
-    fn walk(plan: &SupervisorPlan, path: &str, launches: &[Launch], home: &Home) -> Result<(), StartError> {
-        for child in &plan.children {
-            let child_path = if path.is_empty() { child.name.clone() } else { format!("{path}/{}", child.name) };
-            match &child.kind {
-                ChildKind::Supervisor(inner) => walk(inner, &child_path, launches, home)?,
-                ChildKind::Worker { launch } => {
-                    let Some(launch) = launches.get(*launch as usize) else { continue };
-                    if !home.roles.iter().any(|role| (role.id)() == (launch.role.id)()) {
-                        let listed: Vec<&str> = home.roles.iter().map(|role| (role.name)()).collect();
-                        let listed = if listed.is_empty() { "nothing".to_owned() } else { listed.join(", ") };
-                        let role = (launch.role.name)().to_owned();
-                        return Err(StartError::UnknownRole { child: child_path, role, listed });
-                    }
-                    if let Err(error) = launch.args.of(WorkerId { slot: Slot(0), incarnation: Incarnation(1) }) {
-                        return Err(StartError::Args { child: child_path, error });
-                    }
-                }
-            }
-        }
-        Ok(())
+/// What a started supervisor gives: the last part tells when every child is up.
+type Opened = (Arc<Shared>, Arc<Endpoint>, oneshot::Receiver<Result<(), StartError>>);
+
+/// Starts the threads, with the tree or a player to decide.
+pub(crate) fn open(decider: Decider, launches: Vec<Launch>) -> Result<Opened, StartError> {
+    let home = match booted() {
+        Some(Booted::Supervisor(home)) => home,
+        Some(Booted::Worker) => return Err(StartError::InWorker),
+        None => return Err(StartError::NotBooted),
+    };
+    let mut running = home.running.lock();
+    if running.is_some() {
+        return Err(StartError::AlreadyRunning);
     }
-    walk(plan, "", launches, home)
+    let (commands, orders) = mpsc::unbounded_channel();
+    let shared = Shared::new(commands);
+    let me = WorkerId { slot: Slot::SUPERVISOR, incarnation: Incarnation(1) };
+    let upstream = Box::new(InSupervisor(shared.clone()));
+    let endpoint = Endpoint::new(me, "the supervisor".to_owned(), home.runtime.clone(), upstream);
+    endpoint.set_ready();
+    endpoint.install();
+    *running = Some(shared.clone());
+    drop(running);
+
+    let (told, up) = oneshot::channel();
+    let (stories, teller) = mpsc::channel(STORIES);
+    let missed = Arc::new(AtomicU64::new(0));
+    home.teller.lock().replace(home.runtime.spawn(tell(teller, missed.clone())));
+    let next_launch = launches.len() as u32;
+    let launches: HashMap<u32, Launch> = (0..).zip(launches).collect();
+    list(&shared, &decider, &launches, Slot::SUPERVISOR);
+    let setup = Setup {
+        tree: decider,
+        launches,
+        next_launch,
+        shared: shared.clone(),
+        endpoint: endpoint.clone(),
+        home,
+        orders,
+        told,
+        stories,
+        missed,
+        extension: home.extensions.lock().pop(),
+    };
+    std::thread::Builder::new().name("rclust-tree".to_owned()).stack_size(512 << 10).spawn(move || run(setup))?;
+    Ok((shared, endpoint, up))
 }
 
-fn directory(tree: &Tree, launches: &[Launch]) -> Directory {
-    let mut directory = Directory::default();
-    for slot in tree.workers() {
-        let Some(place) = tree.place(slot) else { continue };
-        let launch = place.launch.and_then(|launch| launches.get(launch as usize));
-        let takes = launch.map_or("", |launch| (launch.role.takes)());
-        let found = Found { slot, name: place.path.clone(), takes: takes.to_owned() };
-        directory.slots.insert(slot, place.path.clone());
-        if let Some(pool) = place.pool.and_then(|pool| tree.place(pool)) {
-            directory.pools.entry(pool.path).or_default().push(found.clone());
-        }
-        directory.workers.insert(place.path, found);
+/// Compares every type in the tree with the program's list, before anything is started.
+fn check_roles(plan: &SupervisorPlan, path: &str, launches: &[Launch], home: &Home) -> Result<(), StartError> {
+    for child in &plan.children {
+        let path = if path.is_empty() { child.name.clone() } else { format!("{path}/{}", child.name) };
+        check_role(child, &path, launches, home)?;
     }
-    directory
+    Ok(())
+}
+
+fn check_role(child: &ChildPlan, path: &str, launches: &[Launch], home: &Home) -> Result<(), StartError> {
+    let launch = match &child.kind {
+        ChildKind::Supervisor(inner) => return check_roles(inner, path, launches, home),
+        ChildKind::Worker { launch } => launches.get(*launch as usize),
+    };
+    let Some(launch) = launch else { return Ok(()) };
+    if !home.roles.iter().any(|role| (role.id)() == (launch.role.id)()) {
+        let listed: Vec<&str> = home.roles.iter().map(|role| (role.name)()).collect();
+        let listed = if listed.is_empty() { "nothing".to_owned() } else { listed.join(", ") };
+        return Err(StartError::UnknownRole { child: path.to_owned(), role: (launch.role.name)().to_owned(), listed });
+    }
+    match &launch.args {
+        Args::Same(Err(error)) if !launch.template => {
+            Err(StartError::Args { child: path.to_owned(), error: error.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same for a child that is added at run time.
+pub(crate) fn check_child(child: &ChildPlan, launches: &[Launch]) -> Result<(), StartError> {
+    match booted() {
+        Some(Booted::Supervisor(home)) => check_role(child, &child.name, launches, home),
+        Some(Booted::Worker) => Err(StartError::InWorker),
+        None => Err(StartError::NotBooted),
+    }
+}
+
+/// Lists a node of the tree, and everything below it that has no entry yet, in the directory.
+pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Launch>, node: Slot) {
+    let mut directory = shared.directory.write();
+    let mut open = vec![node];
+    while let Some(slot) = open.pop() {
+        let Some(place) = tree.place(slot) else { continue };
+        if place.is_supervisor {
+            directory.nodes.entry(place.path).or_insert(slot);
+            open.extend(tree.children(slot));
+        } else if let Entry::Vacant(entry) = directory.slots.entry(slot) {
+            entry.insert(place.path.clone());
+            let launch = place.launch.and_then(|launch| launches.get(&launch));
+            let takes = launch.map_or("", |launch| (launch.role.takes)());
+            let found = Found { slot, name: place.path.clone(), takes: takes.to_owned() };
+            if let Some(pool) = place.pool.and_then(|pool| tree.place(pool)) {
+                let members = directory.pools.entry(pool.path).or_default();
+                let at = members.partition_point(|member| member.slot < slot);
+                members.insert(at, found.clone());
+            }
+            directory.workers.insert(place.path, found);
+        }
+    }
 }
 
 /// Tells stories on the main thread, where blocking holds up nobody but the program's own body.
@@ -152,8 +193,9 @@ async fn tell(mut stories: mpsc::Receiver<Story>, missed: Arc<AtomicU64>) {
 }
 
 struct Setup {
-    tree: Tree,
-    launches: Vec<Launch>,
+    tree: Decider,
+    launches: HashMap<u32, Launch>,
+    next_launch: u32,
     shared: Arc<Shared>,
     endpoint: Arc<Endpoint>,
     home: &'static Home,
@@ -181,7 +223,10 @@ pub(crate) struct Live {
     pub(crate) process: Watched,
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
     pub(crate) name: String,
+    pub(crate) online: bool,
     pub(crate) ready: bool,
+    /// Its link is closed.
+    pub(crate) unlinked: bool,
     /// Asked to stop.
     pub(crate) asked: bool,
     /// Killed by us.
@@ -203,8 +248,9 @@ pub(crate) struct Ordered {
 
 /// Everything the *tree* thread has. Decisions come from `tree`; `perform` carries them out.
 pub(crate) struct Supervise {
-    pub(crate) tree: Tree,
-    pub(crate) launches: Vec<Launch>,
+    pub(crate) tree: Decider,
+    pub(crate) launches: HashMap<u32, Launch>,
+    pub(crate) calls: HashMap<CallId, oneshot::Sender<Managed>>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) home: &'static Home,
@@ -217,6 +263,8 @@ pub(crate) struct Supervise {
     pub(crate) extension: Option<mpsc::UnboundedSender<extension::Event>>,
     pub(crate) told: Option<oneshot::Sender<Result<(), StartError>>>,
     pub(crate) ended: bool,
+    next_launch: u32,
+    next_call: u64,
     events: mpsc::Sender<FromWorker>,
     started: Instant,
     stories: mpsc::Sender<Story>,
@@ -268,7 +316,7 @@ fn prepare(
     events: mpsc::Sender<FromWorker>,
     spawned: mpsc::UnboundedSender<Spawned>,
 ) -> Result<Prepared, (oneshot::Sender<Result<(), StartError>>, io::Error)> {
-    let Setup { tree, launches, shared, endpoint, home, orders, told, stories, missed, extension } = setup;
+    let Setup { tree, launches, next_launch, shared, endpoint, home, orders, told, stories, missed, extension } = setup;
     let parts = || -> io::Result<(Spawner, Option<mpsc::UnboundedSender<extension::Event>>, Identity, Signals)> {
         let program: Program = home.program.clone();
         let identity = Identity::of(&*program.file)?;
@@ -295,6 +343,9 @@ fn prepare(
             let own = Supervise {
                 tree,
                 launches,
+                next_launch,
+                calls: HashMap::new(),
+                next_call: 0,
                 shared,
                 endpoint,
                 home,
@@ -424,7 +475,23 @@ impl Supervise {
             Command::Respond { worker, id, body, fds } => {
                 self.send(worker, &ToWorker::Answer { id, answer: Answer::Extension(body) }, fds);
             }
+            Command::Call { request, launches, answer } => self.manage(request, launches, answer),
+            Command::Perform(action) => {
+                if let Action::Start { worker, .. } = &action {
+                    // A player's slots have no plan here.
+                    let name = worker.slot.to_string();
+                    self.shared.directory.write().slots.entry(worker.slot).or_insert(name);
+                }
+                self.perform(action);
+            }
             Command::Listening { worker, address } => {
+                let pid = self.live.get(&worker).map(|live| live.process.pid());
+                self.shared.tell(
+                    EventKind::Listening(address.clone()),
+                    &self.shared.name(worker.slot),
+                    Some(worker),
+                    pid,
+                );
                 self.story(Story::Listening { worker, name: self.shared.name(worker.slot), address });
             }
             Command::RefusedListen { worker, address, error } => {
@@ -437,6 +504,33 @@ impl Supervise {
                 }
             }
         }
+    }
+
+    /// A management call: what it wants run is numbered, and what it adds to the tree is listed before it starts.
+    fn manage(&mut self, mut request: Management, launches: Vec<Launch>, answer: oneshot::Sender<Managed>) {
+        let offset = self.next_launch;
+        self.next_launch += launches.len() as u32;
+        self.launches.extend((offset..).zip(launches));
+        let node = match &mut request {
+            Management::StartChild { supervisor, child } => {
+                crate::supervisor::renumber_child(child, offset);
+                Some(*supervisor)
+            }
+            Management::StartCopy { supervisor, launch } => {
+                *launch = offset;
+                Some(*supervisor)
+            }
+            Management::Resize { supervisor, .. } => Some(*supervisor),
+            _ => None,
+        };
+        let call = CallId(self.next_call);
+        self.next_call += 1;
+        self.calls.insert(call, answer);
+        self.tree.handle(self.started.elapsed(), Event::Call { call, request });
+        if let Some(node) = node {
+            list(&self.shared, &self.tree, &self.launches, node);
+        }
+        self.perform_all();
     }
 
     /// A process was started, or could not be.
@@ -457,11 +551,11 @@ impl Supervise {
 
     fn adopt(&mut self, worker: WorkerId, ordered: &Ordered, started: Started) -> io::Result<()> {
         let name = self.shared.name(worker.slot);
-        let process = Watched::new(started.pid, started.pidfd)?;
+        let kill_group = self.launches.get(&ordered.launch).is_some_and(|launch| launch.kill_group);
+        let process = Watched::new(started.pid, started.pidfd, kill_group)?;
         let link = SupervisorEnd::new(started.link)?;
         let (outgoing, frames) = mpsc::channel(FRAMES);
-        let start_timeout =
-            self.launches.get(ordered.launch as usize).map_or(Duration::ZERO, |launch| launch.start_timeout);
+        let start_timeout = self.launches.get(&ordered.launch).map_or(Duration::ZERO, |launch| launch.start_timeout);
         let pid = process.pid();
         self.live.insert(
             worker,
@@ -469,7 +563,9 @@ impl Supervise {
                 process: process.clone(),
                 outgoing,
                 name: name.clone(),
+                online: false,
                 ready: false,
+                unlinked: false,
                 asked: false,
                 killed: false,
                 ending: None,
@@ -479,6 +575,7 @@ impl Supervise {
         );
         tokio::spawn(keeper::keep(worker, link, process, frames, self.events.clone()));
         self.story(Story::Started { worker, name: name.clone(), pid });
+        self.shared.tell(EventKind::Forked, &name, Some(worker), Some(pid));
         let index = self.tree.place(worker.slot).map_or(0, |place| place.index);
         self.tell_extension(extension::Event::Started { worker, name: name.as_str().into(), index: index as usize });
         if let Err(error) = self.send_boot(worker, ordered, name, index) {
@@ -507,12 +604,18 @@ impl Supervise {
     fn said(&mut self, worker: WorkerId, word: ToSupervisor) {
         let Some(live) = self.live.get_mut(&worker) else { return };
         match word {
+            ToSupervisor::Online => {
+                if !std::mem::replace(&mut live.online, true) {
+                    self.shared.tell(EventKind::Online, &live.name, Some(worker), Some(live.process.pid()));
+                }
+            }
             ToSupervisor::Ready => {
                 if live.ready {
                     return;
                 }
                 live.ready = true;
                 let (name, pid) = (live.name.clone(), live.process.pid());
+                self.shared.tell(EventKind::Ready, &name, Some(worker), Some(pid));
                 self.story(Story::Ready { worker, name, pid });
                 self.tell_extension(extension::Event::Ready { worker });
                 self.decide(Event::Ready { worker });
@@ -605,7 +708,9 @@ impl Supervise {
     }
 
     fn kill_unlinked(&mut self, worker: WorkerId) {
-        if let Some(live) = self.live.get(&worker) {
+        if let Some(live) = self.live.get_mut(&worker) {
+            live.unlinked = true;
+            self.shared.tell(EventKind::Disconnected, &live.name, Some(worker), Some(live.process.pid()));
             live.process.kill();
         }
     }
@@ -623,6 +728,10 @@ impl Supervise {
         };
         let expected = live.asked || self.stopping || reason.is_normal();
         let (name, pid) = (live.name, live.process.pid());
+        if !live.unlinked {
+            self.shared.tell(EventKind::Disconnected, &name, Some(worker), Some(pid));
+        }
+        self.shared.tell(EventKind::Exited { reason: reason.clone(), expected }, &name, Some(worker), Some(pid));
         self.story(Story::Exited { worker, name, pid, reason: reason.clone(), expected });
         self.gone(worker, reason);
     }
@@ -658,6 +767,8 @@ impl Supervise {
             self.story(Story::Ended { text });
         }
         self.extension = None;
+        // Calls that were never answered hear that the tree has ended by their sender's end.
+        self.calls.clear();
         self.shared.set_ended(how);
         self.ended = true;
     }

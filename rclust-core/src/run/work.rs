@@ -66,7 +66,7 @@ async fn play_here<W: Worker>(life: Life) -> Ending {
     let mut worker = tokio::select! {
         started = W::start(args, &mut cx) => match started {
             Ok(worker) => worker,
-            Err(error) => return Ending::Error(panic::cut(&format!("{error:?}"))),
+            Err(error) => return error.ending(),
         },
         _ = stop.wait_for(Option::is_some) => return Ending::Shutdown,
     };
@@ -75,11 +75,11 @@ async fn play_here<W: Worker>(life: Life) -> Ending {
     let mut receiver = Receiver::new(life.endpoint.clone());
     let outcome = run(&mut worker, &mut cx, &mut inputs, &mut receiver, &mut down_news, &life).await;
     match outcome {
-        Err(error) => Ending::Error(panic::cut(&format!("{error:?}"))),
+        Err(error) => error.ending(),
         Ok(End::Linked(report)) => ended(report, Ending::Normal),
         Ok(End::Asked(order)) => {
             if let Err(error) = worker.on_stop(order.why, &mut cx).await {
-                return Ending::Error(panic::cut(&format!("{error:?}")));
+                return error.ending();
             }
             drain(&cx.tasks(), order.deadline).await;
             // A server that was linked has ended by now, perhaps with an error.

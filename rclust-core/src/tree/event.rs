@@ -386,6 +386,17 @@ pub enum State {
     Backoff(Duration),
 }
 
+impl State {
+    /// The incarnation that is there, if one is.
+    #[must_use]
+    pub fn worker(&self) -> Option<WorkerId> {
+        match self {
+            State::Starting(worker) | State::Up(worker) | State::Stopping(worker) => Some(*worker),
+            State::Down | State::Restarting | State::Backoff(_) => None,
+        }
+    }
+}
+
 /// The counts of `count_children`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

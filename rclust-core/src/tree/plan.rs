@@ -85,6 +85,15 @@ pub struct Backoff {
     pub after_ready: bool,
 }
 
+impl Backoff {
+    /// From `first`, doubling with every failure in a row, to at most `cap`; a tenth is taken off at random. The history is
+    /// forgotten when the child was up for ten times `cap`; only failed starts wait.
+    #[must_use]
+    pub fn new(first: Duration, cap: Duration) -> Backoff {
+        Backoff { first, cap, healthy_after: cap * 10, jitter: 0.1, after_ready: false }
+    }
+}
+
 /// A supervisor node and its children.
 #[derive(Clone, Debug)]
 pub struct SupervisorPlan {

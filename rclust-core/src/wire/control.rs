@@ -101,6 +101,8 @@ pub(crate) enum ToWorker {
 /// Worker to supervisor. Nothing in it is trusted.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToSupervisor {
+    /// I have had my boot message and run the program.
+    Online,
     /// I can serve.
     Ready,
     /// I end (or could not start), and why.
@@ -154,6 +156,10 @@ pub(crate) enum Ending {
     },
     /// It was asked to stop, or stopped itself in order.
     Shutdown,
+    /// It ended itself in order, and gave a word for it.
+    ShutdownWith(String),
+    /// Its start declined to run.
+    Declined,
     /// It ended by itself, with success.
     Normal,
 }

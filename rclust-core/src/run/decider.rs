@@ -1,0 +1,53 @@
+//! Who decides: the tree of this process, or a player that holds the tree elsewhere and has real processes beneath it.
+
+use std::sync::mpsc;
+
+use crate::id::Slot;
+use crate::tree::event::{Action, Event, Time};
+use crate::tree::machine::{Place, Tree};
+
+/// See the module.
+pub(crate) enum Decider {
+    /// The tree itself.
+    Tree(Box<Tree>),
+    /// Events go there; actions come as commands.
+    Player(mpsc::Sender<Event>),
+}
+
+impl Decider {
+    pub(crate) fn handle(&mut self, now: Time, event: Event) {
+        match self {
+            Decider::Tree(tree) => tree.handle(now, event),
+            // A player that has ended hears no more.
+            Decider::Player(player) => drop(player.send(event)),
+        }
+    }
+
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        match self {
+            Decider::Tree(tree) => tree.poll_action(),
+            Decider::Player(_) => None,
+        }
+    }
+
+    pub(crate) fn poll_wakeup(&self) -> Option<Time> {
+        match self {
+            Decider::Tree(tree) => tree.poll_wakeup(),
+            Decider::Player(_) => None,
+        }
+    }
+
+    pub(crate) fn place(&self, slot: Slot) -> Option<Place> {
+        match self {
+            Decider::Tree(tree) => tree.place(slot),
+            Decider::Player(_) => None,
+        }
+    }
+
+    pub(crate) fn children(&self, slot: Slot) -> Vec<Slot> {
+        match self {
+            Decider::Tree(tree) => tree.children(slot),
+            Decider::Player(_) => Vec::new(),
+        }
+    }
+}
