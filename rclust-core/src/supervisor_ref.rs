@@ -155,7 +155,11 @@ impl SupervisorRef {
     /// # Cancel safety
     /// Dropped before completion, the size changes all the same.
     pub async fn resize(&self, size: usize) -> Result<(), ManageError> {
-        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        if size == 0 || size > crate::worker_count::LARGEST {
+            let refusal = Refusal::Bad(format!("a pool has 1 to {} members, not {size}", crate::worker_count::LARGEST));
+            return Err(ManageError::Refused { supervisor: self.shown(), child: "resize".to_owned(), refusal });
+        }
+        let size = size as u32;
         self.call("resize", Request::Resize { supervisor: self.slot, size }, Vec::new()).await.map(drop)
     }
 }

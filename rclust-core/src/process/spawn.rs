@@ -4,6 +4,7 @@
 //! does not follow the supervisor's heap. The kernel sends the parent-death signal when the *thread* that started a
 //! process ends: this one lives as long as the supervisor.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 
+use parking_lot::Mutex;
 use rustix::net::SocketType;
 use rustix::process::{Pid, PidfdFlags};
 
@@ -46,27 +48,48 @@ pub(crate) struct Spawned {
 
 /// The *spawn* thread's inbox.
 #[derive(Clone, Debug)]
-pub(crate) struct Spawner(mpsc::Sender<WorkerId>);
+pub(crate) struct Spawner {
+    orders: mpsc::Sender<WorkerId>,
+    /// Orders that are wanted no more, and have not been carried out.
+    cancelled: Arc<Mutex<HashSet<WorkerId>>>,
+}
 
 impl Spawner {
     /// Starts the thread; `report` is called on it, once for each order.
     pub(crate) fn start(program: Program, report: impl Fn(Spawned) + Send + 'static) -> io::Result<Spawner> {
         let (sender, orders) = mpsc::channel::<WorkerId>();
+        let cancelled = Arc::<Mutex<HashSet<WorkerId>>>::default();
+        let unwanted = cancelled.clone();
         std::thread::Builder::new().name("rclust-spawn".to_owned()).stack_size(256 << 10).spawn(move || {
             for worker in orders {
-                report(Spawned { worker, outcome: spawn(&program) });
+                let outcome = if unwanted.lock().remove(&worker) {
+                    Err(io::Error::other("it was wanted no more before it was started"))
+                } else {
+                    spawn(&program)
+                };
+                report(Spawned { worker, outcome });
             }
             // The tree has ended. The thread must not: its end would be every remaining child's death signal.
             loop {
                 std::thread::park();
             }
         })?;
-        Ok(Spawner(sender))
+        Ok(Spawner { orders: sender, cancelled })
+    }
+
+    /// Takes an order back, if it has not been carried out; it is reported as failed then.
+    pub(crate) fn cancel(&self, worker: WorkerId) {
+        self.cancelled.lock().insert(worker);
+    }
+
+    /// An order was reported: there is nothing to take back any more.
+    pub(crate) fn reported(&self, worker: WorkerId) {
+        self.cancelled.lock().remove(&worker);
     }
 
     /// Orders a process. `false`: the thread is gone.
     pub(crate) fn order(&self, worker: WorkerId) -> bool {
-        self.0.send(worker).is_ok()
+        self.orders.send(worker).is_ok()
     }
 }
 

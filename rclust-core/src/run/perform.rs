@@ -83,6 +83,7 @@ impl Supervise {
     pub(crate) fn kill(&mut self, worker: WorkerId) {
         if let Some(ordered) = self.ordered.get_mut(&worker) {
             ordered.kill = true;
+            self.spawner.cancel(worker);
         }
         if let Some(live) = self.live.get_mut(&worker) {
             live.killed = true;

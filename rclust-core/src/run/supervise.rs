@@ -405,8 +405,16 @@ impl Supervise {
     }
 
     fn perform_all(&mut self) {
+        let mut answers = Vec::new();
         while let Some(action) = self.tree.poll_action() {
-            self.perform(action);
+            match action {
+                Action::Answer { call, answer } => answers.push((call, answer)),
+                action => self.perform(action),
+            }
+        }
+        // A caller that hears that something is done finds it done.
+        for (call, answer) in answers {
+            self.perform(Action::Answer { call, answer });
         }
     }
 
@@ -535,6 +543,7 @@ impl Supervise {
 
     /// A process was started, or could not be.
     fn born(&mut self, Spawned { worker, outcome }: Spawned) {
+        self.spawner.reported(worker);
         let Some(ordered) = self.ordered.remove(&worker) else { return };
         match outcome.and_then(|started| self.adopt(worker, &ordered, started)) {
             Ok(()) => {
