@@ -11,6 +11,7 @@ mod messages;
 mod peers;
 mod process;
 mod report;
+mod scale;
 mod served;
 mod web;
 
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-const USAGE: &str = "usage: rclust-benches http|messages|life|memory|all [--quick] [--verbose]
+const USAGE: &str = "usage: rclust-benches http|messages|life|memory|scale|all [--quick] [--verbose]
   --quick    a tenth of the work: does everything run?
   --verbose  the measured systems keep their standard error";
 
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
 fn play(role: &str, args: &[&str]) -> ExitCode {
     let played = match role {
         "rclust-http" => return web::play(args),
+        "rclust-scale" => return scale::play(args),
         "rclust-life" => return life::program::play(args),
         "rclust-messages" => return messages::ours::play(args),
         "tokio-messages" => messages::tokio::play(args),
@@ -82,8 +84,8 @@ fn harness(words: &[&str]) -> Result<ExitCode> {
         match *word {
             "--quick" => options.quick = true,
             "--verbose" => options.verbose = true,
-            "all" => programs.extend(["http", "messages", "life", "memory"]),
-            "http" | "messages" | "life" | "memory" => programs.push(word),
+            "all" => programs.extend(["http", "messages", "life", "memory", "scale"]),
+            "http" | "messages" | "life" | "memory" | "scale" => programs.push(word),
             _ => programs.clear(),
         }
     }
@@ -99,6 +101,7 @@ fn harness(words: &[&str]) -> Result<ExitCode> {
             "http" => http::measure(options)?,
             "messages" => messages::measure(options)?,
             "life" => life::measure(options)?,
+            "scale" => scale::measure(options)?,
             _ => memory::measure(options)?,
         };
         report.print();

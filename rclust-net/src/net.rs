@@ -34,14 +34,15 @@ pub(crate) struct Net;
 
 impl Extension for Net {
     fn run(self: Box<Self>, events: mpsc::UnboundedReceiver<Event>, supervisor: Supervisor) {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                // Without it every bind is refused by the core ("no such extension"), which says where to look.
-                tracing::error!(target: "rclust::net", %error, "the net thread has no runtime");
-                return;
-            }
-        };
+        let runtime =
+            match tokio::runtime::Builder::new_current_thread().enable_all().max_io_events_per_tick(64).build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    // Without it every bind is refused by the core ("no such extension"), which says where to look.
+                    tracing::error!(target: "rclust::net", %error, "the net thread has no runtime");
+                    return;
+                }
+            };
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, serve(events, supervisor));
     }
@@ -183,7 +184,7 @@ fn bind(
             let socket = accept::listen(key.address, key.v6_only, backlog)?;
             let local = socket2::SockRef::from(&socket).local_addr()?;
             let local = local.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
-            let socket = os::register(socket)?;
+            let socket = os::register_readable(socket)?;
             let room = Rc::new(Notify::new());
             let picker = Picker::new(dispatch);
             let (lanes, held) = (BTreeMap::new(), VecDeque::new());

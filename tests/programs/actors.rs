@@ -391,6 +391,30 @@ async fn traffic() -> Outcome {
     Ok(())
 }
 
+/// Traffic both ways with a reading inbox, then nothing: what idles makes no system call (`.ci/idle` looks).
+async fn both_ways() -> Outcome {
+    let cluster = tree(&[("a", ""), ("b", "")]).await?;
+    let (a, b) = (cluster.worker::<Actor>("a")?, cluster.worker::<Actor>("b")?);
+    let mut inbox = cluster.inbox::<Job>();
+    tokio::spawn(async move {
+        loop {
+            inbox.recv().await;
+        }
+    });
+    for n in 0..300 {
+        a.send(Job::Bytes(vec![0; 1000])).await?;
+        a.send(Job::Report(n)).await?;
+    }
+    a.send(Job::Relay { to: b.clone(), from: 0, count: 20_000 }).await?;
+    for _ in 0..8000 {
+        a.ask(Job::Count).await?;
+    }
+    ensure!(b.ask(Job::Noted).await?.len() == 20_000);
+    println!("idle");
+    cluster.run().await?;
+    Ok(())
+}
+
 #[cluster::main(workers(Actor))]
 async fn main() -> Outcome {
     let way = std::env::args().nth(1).unwrap_or_default();
@@ -404,6 +428,7 @@ async fn main() -> Outcome {
         "gone" => gone().await?,
         "pools" => pools().await?,
         "traffic" => traffic().await?,
+        "both_ways" => both_ways().await?,
         other => anyhow::bail!("no scenario `{other}`"),
     }
     println!("held");

@@ -232,13 +232,16 @@ pub(crate) fn start(
 ) -> io::Result<()> {
     let (begin, begun) = mpsc::sync_channel(1);
     std::thread::Builder::new().name("rclust-control".to_owned()).stack_size(256 << 10).spawn(move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                control.say(&ToSupervisor::Ending(crate::wire::control::Ending::Error(format!("no runtime: {error}"))));
-                process::exit_now(1);
-            }
-        };
+        let runtime =
+            match tokio::runtime::Builder::new_current_thread().enable_all().max_io_events_per_tick(64).build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    control.say(&ToSupervisor::Ending(crate::wire::control::Ending::Error(format!(
+                        "no runtime: {error}"
+                    ))));
+                    process::exit_now(1);
+                }
+            };
         let error = runtime.block_on(read(control.clone(), reader, socket, endpoint, begin));
         // The supervisor is gone, or speaks another language: there is nobody to work for.
         if let Err(error) = error {
@@ -256,7 +259,7 @@ async fn read(
     endpoint: Arc<Endpoint>,
     begin: mpsc::SyncSender<()>,
 ) -> io::Result<()> {
-    let io = readiness::register(socket)?;
+    let io = readiness::register_readable(socket)?;
     let mut signals = Signals::new()?;
     let mut terminated = false;
     loop {

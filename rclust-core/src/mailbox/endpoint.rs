@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use crate::error::LookupError;
 use crate::exit::ExitReason;
 use crate::id::{Slot, WorkerId};
-use crate::mailbox::lane::{Lane, Parts, WORTH_RELEASING};
+use crate::mailbox::lane::{Lane, Parts};
 use crate::mailbox::pending::{Outcome, Pending};
+use crate::mailbox::ring::WORTH_RELEASING;
 use crate::mailbox::sender;
 use crate::sys::{descriptors, readiness};
 use crate::wire::control::Found;
@@ -157,7 +158,7 @@ impl Endpoint {
         self.lanes.write().insert(peer, lane.clone());
         let bell = {
             let _runtime = self.runtime.enter();
-            readiness::register(lane.bell())?
+            readiness::register_readable(lane.bell())?
         };
         self.runtime.spawn(answer_bell(self.clone(), lane.clone(), bell));
         self.activate(&lane);
@@ -242,7 +243,9 @@ impl Endpoint {
                         lane.ring();
                     }
                     if answers.sleep()? {
-                        lane.tell_idle(answers.handled());
+                        if answers.worth_telling_idle() {
+                            lane.ring();
+                        }
                         return Ok(true);
                     }
                 }

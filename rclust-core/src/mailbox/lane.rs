@@ -29,9 +29,6 @@ pub(crate) const BETWEEN_WORKERS: u32 = 64 << 10;
 /// Open asks in one lane; further ones wait until one has ended.
 pub(crate) const OPEN_ASKS: usize = 1024;
 
-/// So many bytes through a ring are worth giving its pages back when it idles.
-pub(crate) const WORTH_RELEASING: u64 = 64 << 10;
-
 /// At most this many messages, or bytes, wait for one wake.
 const BATCH_MESSAGES: usize = 32;
 const BATCH_BYTES: usize = 16 << 10;
@@ -126,7 +123,6 @@ pub(crate) struct Lane {
     pub(crate) asks: Semaphore,
     unrung: AtomicUsize,
     unrung_bytes: AtomicUsize,
-    idle_told: AtomicUsize,
 }
 
 impl Lane {
@@ -157,7 +153,6 @@ impl Lane {
             asks: Semaphore::new(OPEN_ASKS),
             unrung: AtomicUsize::new(0),
             unrung_bytes: AtomicUsize::new(0),
-            idle_told: AtomicUsize::new(0),
         })
     }
 
@@ -211,15 +206,6 @@ impl Lane {
     /// Rings the other side.
     pub(crate) fn ring(&self) {
         descriptors::ring(&*self.ringer);
-    }
-
-    /// The inbox is empty and its reader goes to sleep: the writer may want to give the ring's pages back.
-    pub(crate) fn tell_idle(&self, handled: u64) {
-        let told = self.idle_told.load(Ordering::Relaxed) as u64;
-        if handled.wrapping_sub(told) >= WORTH_RELEASING {
-            self.idle_told.store(handled as usize, Ordering::Relaxed);
-            self.ring();
-        }
     }
 
     /// Bytes that this side has written since the lane was made.

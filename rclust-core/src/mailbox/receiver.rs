@@ -77,9 +77,9 @@ impl Receiver {
         }
         match inbox.sleep() {
             Ok(true) => {
-                let handled = inbox.handled();
-                drop(inbox);
-                lane.tell_idle(handled);
+                if inbox.worth_telling_idle() {
+                    lane.ring();
+                }
             }
             Ok(false) => {
                 drop(inbox);

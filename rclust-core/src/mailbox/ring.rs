@@ -27,6 +27,9 @@ const SLEEPING: usize = 256;
 /// Bytes of a ring's header.
 pub(crate) const HEADER: usize = 384;
 
+/// So many bytes through a ring are worth giving its pages back when it idles.
+pub(crate) const WORTH_RELEASING: u64 = 64 << 10;
+
 /// Bytes in front of a record's payload.
 const RECORD_HEAD: usize = 8;
 
@@ -209,6 +212,7 @@ pub(crate) struct Reader {
     done: u64,
     tail: u64,
     told: u64,
+    told_idle: u64,
 }
 
 impl Reader {
@@ -219,7 +223,7 @@ impl Reader {
         if taken % 8 != 0 || taken != done {
             return Err(Corrupt("the reader's cursor"));
         }
-        let mut reader = Reader { map, place, taken, done, tail: taken, told: done };
+        let mut reader = Reader { map, place, taken, done, tail: taken, told: done, told_idle: done };
         reader.look()?;
         Ok(reader)
     }
@@ -275,9 +279,13 @@ impl Reader {
         Ok(!self.look()?)
     }
 
-    /// Bytes handled since the ring was made.
-    pub(crate) fn handled(&self) -> u64 {
-        self.done
+    /// Whether so much was handled since the last `true` that the writer may want to give the ring's pages back.
+    pub(crate) fn worth_telling_idle(&mut self) -> bool {
+        let worth = self.done - self.told_idle >= WORTH_RELEASING;
+        if worth {
+            self.told_idle = self.done;
+        }
+        worth
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Watched {
 
 impl Watched {
     pub(crate) fn new(pid: Pid, pidfd: Option<OwnedFd>, kill_group: bool) -> io::Result<Watched> {
-        let pidfd = pidfd.map(readiness::register).transpose()?.map(Arc::new);
+        let pidfd = pidfd.map(readiness::register_readable).transpose()?.map(Arc::new);
         Ok(Watched { pid, pidfd, kill_group })
     }
 

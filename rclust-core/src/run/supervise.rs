@@ -207,7 +207,7 @@ struct Setup {
 }
 
 fn run(setup: Setup) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().max_io_events_per_tick(64).build() {
         Ok(runtime) => runtime,
         Err(error) => {
             setup.shared.set_ended(Err(RunError::Lost));

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::sys::link::Socket;
@@ -22,8 +23,14 @@ unsafe impl Owns for Socket {}
 // SAFETY: an `Arc` lives as long as what it points to, and gives no mutable access that could exchange it.
 unsafe impl<T: Owns> Owns for Arc<T> {}
 
+/// Registers a descriptor with the current runtime for reading alone: that a socket can be written again wakes nobody.
+pub fn register_readable<T: Owns>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: as in `register`.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
 /// Registers a descriptor with the current runtime.
-pub fn register<T: Owns>(fd: T) -> io::Result<AsyncFd<T>> {
+pub(crate) fn register<T: Owns>(fd: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: the descriptor stays open and the same as long as `fd` lives (`Owns`), which the `AsyncFd` owns.
     Ok(unsafe { AsyncFd::register(fd) }?)
 }

@@ -38,7 +38,7 @@ pub(crate) enum Taken {
 
 impl Taker {
     pub(crate) fn new(queue: OwnedFd) -> io::Result<Taker> {
-        Ok(Taker { queue: os::register(queue)?, spare: Mutex::new(spare().ok()), closed: Notify::new() })
+        Ok(Taker { queue: os::register_readable(queue)?, spare: Mutex::new(spare().ok()), closed: Notify::new() })
     }
 
     /// Takes the next connection.
