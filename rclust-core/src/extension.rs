@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -74,6 +75,8 @@ pub enum Event {
     Room {
         /// Who.
         worker: WorkerId,
+        /// To be cleared before looking: until then it is not told again.
+        told: Arc<AtomicBool>,
     },
     /// The tree is about to stop: take nothing new, and answer when all that was taken is in a worker's hands.
     Quiet(oneshot::Sender<()>),

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rclust_core::WorkerId;
@@ -123,7 +124,10 @@ fn handle(house: &Shared, event: Event) {
             own.draining.retain(|(draining, _)| *draining != worker);
         }
         Event::Request { worker, id, body } => request(house, worker, id, &body),
-        Event::Room { worker } => house.borrow_mut().heard_of(worker),
+        Event::Room { worker, told } => {
+            told.store(false, Ordering::Release);
+            house.borrow_mut().heard_of(worker);
+        }
         Event::Quiet(told) => {
             let mut own = house.borrow_mut();
             own.quiet = Some(told);

@@ -161,7 +161,15 @@ impl Control {
                     return Err(io::Error::other("a lane without descriptors"));
                 };
                 let ringer = fds.next().map(Arc::new);
-                endpoint.add(Parts { peer, end, sizes, memory: Arc::new(memory), bell: Arc::new(bell), ringer })?;
+                let parts = Parts { peer, end, sizes, memory: Arc::new(memory), bell: Arc::new(bell), ringer };
+                match endpoint.add(parts) {
+                    Ok(_) => {}
+                    // Spoilt by a predecessor or the peer: that lane is of no use, the others are.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                        self.say(&ToSupervisor::CorruptLane { peer });
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             ToWorker::Begin => {
                 let _ = begin.try_send(());

@@ -202,6 +202,23 @@ impl Endpoint {
         self.pending.lock().died(peer, taken, reason);
     }
 
+    /// The process on the other side of a lane is dead. What it spoilt there is put in order before the next one looks: the
+    /// supervisor's own counts are the truth, and it alone does this.
+    pub(crate) fn repair(&self, peer: Slot) {
+        let lane = self.lanes.read().get(&peer).cloned();
+        if let Some(lane) = lane.filter(|lane| lane.repair()) {
+            self.activate(&lane);
+        }
+    }
+
+    /// The worker on the other side says that what this side wrote is spoilt: nothing of it will be believed.
+    pub(crate) fn spoilt(&self, peer: Slot) {
+        let lane = self.lanes.read().get(&peer).cloned();
+        if let Some(lane) = lane {
+            self.distrust(&lane);
+        }
+    }
+
     /// `peer` will never be filled again.
     pub(crate) fn peer_gone(&self, peer: Slot) {
         if let Some(lane) = self.lanes.read().get(&peer) {
@@ -220,9 +237,10 @@ impl Endpoint {
 
     /// The peer broke the ring's rules: nothing of it is read any more, and the supervisor hears of it.
     pub(crate) fn distrust(&self, lane: &Lane) {
-        lane.close();
-        self.pending.lock().closed(lane.peer);
-        self.upstream.corrupt(lane.peer);
+        if lane.distrust() {
+            self.pending.lock().closed(lane.peer);
+            self.upstream.corrupt(lane.peer);
+        }
     }
 
     /// Settles the answers that have come. `false`: there are more than one turn's worth.
@@ -283,13 +301,14 @@ async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc
     let mut released = 0;
     let mut release_at: Option<Instant> = None;
     loop {
-        let settled = match endpoint.take_answers(&lane) {
+        let settled = match endpoint.take_answers(&lane).and_then(|settled| lane.flush_replies().map(|()| settled)) {
             Ok(settled) => settled,
-            Err(_) => return endpoint.distrust(&lane),
+            Err(_) => {
+                endpoint.distrust(&lane);
+                lane.repaired.notified().await;
+                continue;
+            }
         };
-        if lane.flush_replies().is_err() {
-            return endpoint.distrust(&lane);
-        }
         if !settled {
             tokio::task::yield_now().await;
             continue;

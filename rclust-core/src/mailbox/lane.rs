@@ -116,6 +116,10 @@ pub(crate) struct Lane {
     /// Whether the receiver has it on its list.
     pub(crate) active: AtomicBool,
     closed: AtomicBool,
+    /// Its peer broke the rings' rules; cleared when that peer is dead and the rings are repaired.
+    distrusted: AtomicBool,
+    /// Notified then.
+    pub(crate) repaired: Notify,
     largest: usize,
     bell: Arc<OwnedFd>,
     ringer: Arc<OwnedFd>,
@@ -147,6 +151,8 @@ impl Lane {
             room: Notify::new(),
             active: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            distrusted: AtomicBool::new(false),
+            repaired: Notify::new(),
             largest: place.largest_payload(),
             ringer: parts.ringer.unwrap_or_else(|| parts.bell.clone()),
             bell: parts.bell,
@@ -175,6 +181,29 @@ impl Lane {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.room.notify_waiters();
+    }
+
+    /// The peer broke the rings' rules: nothing is sent to it or read from it until it is dead. `false`: that was known.
+    pub(crate) fn distrust(&self) -> bool {
+        self.close();
+        !self.distrusted.swap(true, Ordering::AcqRel)
+    }
+
+    /// The peer is dead: what it spoilt is put in order, and the lane serves its successor. `true`: it is open again.
+    pub(crate) fn repair(&self) -> bool {
+        let spoilt = self.distrusted.load(Ordering::Acquire);
+        self.out.lock().reassert(spoilt);
+        self.replies.lock().writer.reassert(spoilt);
+        self.inbox.lock().repair(spoilt);
+        self.answers.lock().repair(spoilt);
+        if !spoilt {
+            return false;
+        }
+        self.distrusted.store(false, Ordering::Release);
+        self.closed.store(false, Ordering::Release);
+        self.active.store(false, Ordering::Release);
+        self.repaired.notify_one();
+        true
     }
 
     /// Notes a committed record. `Wake::First`: the caller has to see to it that somebody rings later.

@@ -191,6 +191,23 @@ impl Writer {
         self.map.load(word, Ordering::Relaxed) != 0 && self.map.swap(word, 0, Ordering::AcqRel) != 0
     }
 
+    /// Says again, into the memory, what this side knows of the ring, after its reader died: no process reads meanwhile.
+    /// If the reader had changed what is not its own, or `spoilt` says that the records are, they are given up.
+    pub(crate) fn reassert(&mut self, spoilt: bool) {
+        let word = |word| self.map.load(self.place.header + word, Ordering::Acquire);
+        let (tail, taken, done) = (word(TAIL), word(TAKEN), word(DONE));
+        let sane = tail == self.tail
+            && self.check(done).is_ok()
+            && self.check(taken).is_ok()
+            && taken.wrapping_sub(done) <= tail - done;
+        if spoilt || !sane {
+            for word in [TAKEN, DONE, TAIL] {
+                self.map.store(self.place.header + word, self.tail, Ordering::Release);
+            }
+            self.done = self.tail;
+        }
+    }
+
     /// Gives the ring's pages back if the reader has handled everything, so that all of it is this side's.
     pub(crate) fn release_if_empty(&mut self) -> std::io::Result<bool> {
         let done = self.map.load(self.place.header + DONE, Ordering::Acquire);
@@ -277,6 +294,24 @@ impl Reader {
         self.map.store(self.place.header + SLEEPING, 1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         Ok(!self.look()?)
+    }
+
+    /// Puts the ring in order after its writer died, if it had changed what is not its own, or `spoilt` says that the records
+    /// are: what this side has not taken is then lost.
+    ///
+    /// This side's own count is the truth; no process writes meanwhile.
+    pub(crate) fn repair(&mut self, spoilt: bool) {
+        let word = |word| self.map.load(self.place.header + word, Ordering::Acquire);
+        let own = word(TAKEN) == self.taken && word(DONE) == self.done;
+        let tail = word(TAIL).wrapping_sub(self.taken);
+        if !spoilt && own && tail % 8 == 0 && tail <= self.place.capacity as u64 {
+            return;
+        }
+        self.done = self.taken;
+        self.tail = self.taken;
+        for word in [TAKEN, DONE, TAIL] {
+            self.map.store(self.place.header + word, self.taken, Ordering::Release);
+        }
     }
 
     /// Whether so much was handled since the last `true` that the writer may want to give the ring's pages back.

@@ -44,11 +44,22 @@ fn key(a: Slot, b: Slot) -> (Slot, Slot) {
 }
 
 impl Switchboard {
+    /// Three descriptors a lane, and half of the limit for everything else: workers must not be able to use them all up.
+    fn most_pairs(&self) -> usize {
+        crate::sys::process::descriptor_limit().0.map_or(usize::MAX, |limit| (limit / 6) as usize)
+    }
+
     /// The parts of `me` in its lane with `peer`; the lane is made at first use. `true`: it was.
     pub(crate) fn open(&self, me: Slot, peer: Slot) -> io::Result<(Parts, bool)> {
         let mut pairs = self.pairs.lock();
         if let Some(pair) = pairs.get(&key(me, peer)) {
             return Ok((parts(pair, me, peer), false));
+        }
+        if me != Slot::SUPERVISOR && peer != Slot::SUPERVISOR && pairs.len() >= self.most_pairs() {
+            return Err(io::Error::other(format!(
+                "{} lanes are open, which is what half of the supervisor's descriptors allow",
+                pairs.len()
+            )));
         }
         let capacity =
             if me == Slot::SUPERVISOR || peer == Slot::SUPERVISOR { WITH_SUPERVISOR } else { BETWEEN_WORKERS };

@@ -172,6 +172,7 @@ impl Supervise {
         let name = self.shared.name(worker.slot);
         let watchers = self.watchers.remove(&worker.slot).unwrap_or_default();
         let mut told = Vec::new();
+        self.endpoint.repair(worker.slot);
         for left in self.shared.board.reader_died(worker.slot) {
             if let Some(bytes) = left.in_hand {
                 self.dead_letter(worker, &name, left.peer, DeadReason::Died(reason.clone()), bytes);

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -40,6 +40,9 @@ const WORDS: usize = 256;
 
 /// Frames that wait for one worker to read; one that lets more pile up has not read its control link for long.
 pub(crate) const FRAMES: usize = 8192;
+
+/// Questions of one worker to the extension that may be open.
+const ASKING: u32 = 256;
 
 /// How long a stop waits for connections that nobody has taken.
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
@@ -227,6 +230,12 @@ pub(crate) struct Live {
     pub(crate) ready: bool,
     /// Its link is closed.
     pub(crate) unlinked: bool,
+    /// It said that it was sent SIGTERM.
+    pub(crate) terminated: bool,
+    /// It said that it has room, and the extension has not looked yet.
+    pub(crate) room: Arc<AtomicBool>,
+    /// Its questions that the extension has not answered.
+    pub(crate) asking: u32,
     /// Asked to stop.
     pub(crate) asked: bool,
     /// Killed by us.
@@ -481,6 +490,9 @@ impl Supervise {
                 }
             }
             Command::Respond { worker, id, body, fds } => {
+                if let Some(live) = self.live.get_mut(&worker) {
+                    live.asking = live.asking.saturating_sub(1);
+                }
                 self.send(worker, &ToWorker::Answer { id, answer: Answer::Extension(body) }, fds);
             }
             Command::Call { request, launches, answer } => self.manage(request, launches, answer),
@@ -575,6 +587,9 @@ impl Supervise {
                 online: false,
                 ready: false,
                 unlinked: false,
+                terminated: false,
+                room: Arc::default(),
+                asking: 0,
                 asked: false,
                 killed: false,
                 ending: None,
@@ -630,7 +645,16 @@ impl Supervise {
                 self.decide(Event::Ready { worker });
             }
             ToSupervisor::Ending(ending) => live.ending = Some(ending),
-            ToSupervisor::Request { id, request } => self.asked(worker, id, request),
+            ToSupervisor::Request { id, request } => {
+                if matches!(request, Request::Extension(_)) {
+                    live.asking += 1;
+                    if live.asking > ASKING {
+                        return self.distrust(worker, format!("it asks more than {ASKING} things at a time"));
+                    }
+                }
+                self.asked(worker, id, request);
+            }
+            ToSupervisor::Terminated if std::mem::replace(&mut live.terminated, true) => {}
             ToSupervisor::Terminated => {
                 let shared = self.shared.clone();
                 tokio::spawn(async move {
@@ -638,12 +662,20 @@ impl Supervise {
                     shared.command(Command::TermGrace { worker });
                 });
             }
-            ToSupervisor::Room => self.tell_extension(extension::Event::Room { worker }),
+            ToSupervisor::Room => {
+                // One at a time: a worker cannot fill the extension's queue.
+                if !live.room.swap(true, Ordering::AcqRel) {
+                    let told = live.room.clone();
+                    self.tell_extension(extension::Event::Room { worker, told });
+                }
+            }
             ToSupervisor::Undecodable { from, error, bytes } => {
                 let name = live.name.clone();
                 self.dead_letter(worker, &name, from, DeadReason::Undecodable(error), bytes);
             }
             ToSupervisor::Watch { slot } => self.watch(worker, slot),
+            // What the supervisor wrote was spoilt by this worker or its predecessor: the lane is emptied at its end.
+            ToSupervisor::CorruptLane { peer: Slot::SUPERVISOR } => self.endpoint.spoilt(worker.slot),
             ToSupervisor::CorruptLane { peer } => {
                 // Both could write there: who of the two spoilt it cannot be known, and neither is believed.
                 let error = format!("it reports that its lane from {peer} is corrupt");

@@ -1,0 +1,28 @@
+//! Garbage on every lane: it costs the worker its life, and nobody else anything.
+
+use rclust_tests::{command, start};
+
+const HOSTILE: &str = env!("CARGO_BIN_EXE_hostile");
+
+fn holds(scenario: &str) -> String {
+    let said = start(command(HOSTILE).arg(scenario)).end_with(0);
+    assert!(said.contains("held"), "{said}");
+    said
+}
+
+#[test]
+fn a_worker_that_spoils_its_rings_is_replaced_and_its_lane_goes_on() {
+    let said = holds("ring");
+    assert!(said.contains("is not trusted any more: its mailbox ring"), "{said}");
+}
+
+#[test]
+fn a_worker_that_writes_garbage_to_its_control_link_is_replaced() {
+    let said = holds("link");
+    assert!(said.contains("is not trusted any more: a control frame"), "{said}");
+}
+
+#[test]
+fn a_worker_that_floods_the_supervisor_with_questions_slows_nobody_down() {
+    holds("flood");
+}

@@ -1,0 +1,164 @@
+//! Workers that do what no worker of ours does: it costs them their life, and nobody else anything.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use rclust::cluster::{self, Child, Cluster, Context, Reply, Supervisor};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Msg {
+    Pid(Reply<u32>),
+    Number(Reply<u64>),
+    /// Do it.
+    Attack(String),
+}
+
+struct Life;
+
+/// Opens one of this process's own descriptors anew, by what it is.
+fn own(kind: &str) -> std::io::Result<std::fs::File> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let path = entry?.path();
+        if std::fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().contains(kind)) {
+            return std::fs::OpenOptions::new().write(true).open(path);
+        }
+    }
+    Err(std::io::ErrorKind::NotFound.into())
+}
+
+impl cluster::Worker for Life {
+    type Msg = Msg;
+    type Args = ();
+
+    async fn start((): (), _cx: &mut Context<Self>) -> cluster::Result<Self> {
+        Ok(Life)
+    }
+
+    async fn on_message(&mut self, message: Msg, cx: &mut Context<Self>) -> cluster::Result<()> {
+        match message {
+            Msg::Pid(reply) => reply.send(std::process::id()),
+            // Not what it is asked for.
+            Msg::Number(_) => {}
+            Msg::Attack(way) => attack(&way, cx).await?,
+        }
+        Ok(())
+    }
+}
+
+async fn attack(way: &str, cx: &mut Context<Life>) -> cluster::Result<()> {
+    let mut random = 0x9E37_79B9_7F4A_7C15u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    match way {
+        // Both rings towards the supervisor, heads and data, with garbage; then its doorbell.
+        "ring" => {
+            let mut lane = own("rclust-lane")?;
+            for at in (0..16 * 1024u64).step_by(8) {
+                lane.seek(SeekFrom::Start(at))?;
+                lane.write_all(&next().to_ne_bytes())?;
+            }
+            for _ in 0..1000 {
+                // Rings: the supervisor looks.
+                if cx.supervisor::<u64>().try_send(7).is_err() {
+                    break;
+                }
+                cx.supervisor::<u64>().flush();
+            }
+            ring_all();
+            std::future::pending().await
+        }
+        // Bytes on the control link that are no frame.
+        "link" => {
+            for fd in 3..64 {
+                let path = format!("/proc/self/fd/{fd}");
+                if std::fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with("socket:")) {
+                    garbage(fd, &next().to_ne_bytes().repeat(64));
+                }
+            }
+            std::future::pending().await
+        }
+        "flood" => loop {
+            // Questions, as fast as it goes, nobody reads the answers' meaning.
+            if cx.worker::<Life>("nobody").is_ok() {
+                return Ok(());
+            }
+        },
+        other => Err(format!("no attack `{other}`").into()),
+    }
+}
+
+/// Writes to a socket of this process.
+fn garbage(fd: i32, bytes: &[u8]) {
+    use std::os::fd::{AsFd, AsRawFd};
+    // A duplicate by pidfd_getfd, so that no raw descriptor has to be borrowed.
+    let Ok(me) = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()) else {
+        return;
+    };
+    let flags = rustix::process::PidfdGetfdFlags::empty();
+    if let Ok(socket) = rustix::process::pidfd_getfd(me.as_fd(), fd, flags) {
+        let _ = (rustix::net::send(&socket, bytes, rustix::net::SendFlags::DONTWAIT), socket.as_raw_fd());
+    }
+}
+
+/// A byte into every socket: the doorbells are among them.
+fn ring_all() {
+    for fd in 3..64 {
+        let path = format!("/proc/self/fd/{fd}");
+        if std::fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with("socket:")) {
+            garbage(fd, &[1]);
+        }
+    }
+}
+
+async fn survives(cluster: &Cluster, way: &str) -> anyhow::Result<()> {
+    let (bad, good) = (cluster.worker::<Life>("bad")?, cluster.worker::<Life>("good")?);
+    let (pid, other) = (bad.ask(Msg::Pid).await?, good.ask(Msg::Pid).await?);
+    bad.send(Msg::Attack(way.to_owned())).await?;
+    // It is killed and replaced; the lane serves the next incarnation.
+    let begun = std::time::Instant::now();
+    loop {
+        match bad.ask(Msg::Pid).timeout(Duration::from_secs(1)).await {
+            Ok(now) if now != pid => break,
+            _ if begun.elapsed() > Duration::from_secs(15) => bail!("`{way}`: the attacker lives"),
+            _ => tokio::task::yield_now().await,
+        }
+    }
+    ensure!(good.ask(Msg::Pid).await? == other, "`{way}` cost somebody else its life");
+    Ok(())
+}
+
+#[cluster::main(workers(Life))]
+async fn main() -> anyhow::Result<()> {
+    let way = std::env::args().nth(1).unwrap_or_default();
+    let tree = Supervisor::one_for_one().intensity(100, Duration::from_secs(60));
+    let cluster = tree.child(Child::<Life>::new("bad")).child(Child::<Life>::new("good")).start().await?;
+    let mut inbox = cluster.inbox::<u64>();
+    tokio::spawn(async move {
+        loop {
+            inbox.recv().await;
+        }
+    });
+    match way.as_str() {
+        "ring" | "link" => {
+            for _ in 0..5 {
+                survives(&cluster, &way).await?;
+            }
+        }
+        "flood" => {
+            cluster.worker::<Life>("bad")?.send(Msg::Attack(way)).await?;
+            let good = cluster.worker::<Life>("good")?;
+            for _ in 0..1000 {
+                good.ask(Msg::Pid).await?;
+            }
+        }
+        other => bail!("no scenario `{other}`"),
+    }
+    println!("held");
+    Ok(())
+}
