@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use rclust_core::ExitReason;
+use serde::{Deserialize, Serialize};
 
 /// A line that cannot be read.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ pub(crate) enum Role {
 }
 
 /// How a worker takes the shutdown signal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum StopStyle {
     /// It exits at once, with this reason.
     Exit(ExitReason),

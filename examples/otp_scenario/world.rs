@@ -1,15 +1,16 @@
-//! Where the workers live. The simulated world has no processes, and a clock that jumps.
+//! Where the workers live. The simulated world has no processes, and a clock that jumps; `processes` has a real one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use rclust_core::tree::event::{Event, Time};
 use rclust_core::{ExitReason, WorkerId};
+use serde::{Deserialize, Serialize};
 
 use super::scenario::StopStyle;
 
 /// How one incarnation's life begins.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Birth {
     /// It becomes ready, and lives.
     Well,
@@ -45,10 +46,10 @@ pub(crate) trait World {
 /// A world without processes.
 #[derive(Debug, Default)]
 pub(crate) struct Simulated {
-    now: Time,
-    living: HashMap<WorkerId, StopStyle>,
+    pub(super) now: Time,
+    pub(super) living: HashMap<WorkerId, StopStyle>,
     /// By time, and by order of arrival for the same time.
-    coming: BTreeMap<(Time, u64), Event>,
+    pub(super) coming: BTreeMap<(Time, u64), Event>,
     arrivals: u64,
 }
 
@@ -63,6 +64,21 @@ impl Simulated {
         if self.living.contains_key(&worker) {
             self.schedule(after, Event::Exited { worker, reason });
         }
+    }
+
+    /// What comes next, and when.
+    pub(super) fn due(&mut self) -> Option<(Time, Event)> {
+        while let Some((&(at, _), event)) = self.coming.first_key_value() {
+            let lives = match event {
+                Event::Exited { worker, .. } | Event::Ready { worker } => self.living.contains_key(worker),
+                _ => true,
+            };
+            if lives {
+                return Some((at, event.clone()));
+            }
+            self.coming.pop_first();
+        }
+        None
     }
 }
 
@@ -101,21 +117,13 @@ impl World for Simulated {
     }
 
     fn next(&mut self, until: Option<Time>) -> Option<Event> {
-        while let Some(entry) = self.coming.first_entry() {
-            let at = entry.key().0;
-            if until.is_some_and(|until| at > until) {
-                break;
-            }
-            let event = entry.remove();
+        if let Some((at, event)) = self.due().filter(|(at, _)| until.is_none_or(|until| *at <= until)) {
+            self.coming.pop_first();
             self.now = self.now.max(at);
-            let lives = match &event {
-                Event::Exited { worker, .. } => self.living.remove(worker).is_some(),
-                Event::Ready { worker } => self.living.contains_key(worker),
-                _ => true,
-            };
-            if lives {
-                return Some(event);
+            if let Event::Exited { worker, .. } = &event {
+                self.living.remove(worker);
             }
+            return Some(event);
         }
         self.now = until.map_or(self.now, |until| self.now.max(until));
         None

@@ -12,8 +12,8 @@ use crate::error::StartError;
 use crate::id::{Slot, WorkerId};
 use crate::mailbox::endpoint::Endpoint;
 use crate::run::decider::Decider;
+use crate::run::open;
 use crate::run::shared::{Command, Shared};
-use crate::run::supervise;
 use crate::tree::event::{Action, Event};
 use crate::wire::payload;
 use crate::worker::{Role, Worker};
@@ -47,7 +47,7 @@ impl Processes {
             kill_group: false,
             template: false,
         };
-        let (shared, endpoint, _up) = supervise::open(Decider::Player(sender), vec![launch])?;
+        let (shared, endpoint, _up) = open::open(Decider::Player(sender), vec![launch])?;
         Ok(Processes { shared, endpoint, events, begun: Instant::now() })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::child_spec::{IntoChild, Launches, Piece};
 use crate::cluster::Cluster;
 use crate::error::StartError;
-use crate::run::supervise;
+use crate::run::open;
 use crate::tree::plan::{
     AutoShutdown, ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan,
 };
@@ -125,7 +125,7 @@ impl Supervisor {
             return Err(error);
         }
         let launches = std::mem::take(&mut self.launches);
-        supervise::start(self.plan(), launches.0).await
+        open::start(self.plan(), launches.0).await
     }
 }
 

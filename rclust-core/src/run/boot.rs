@@ -25,7 +25,7 @@ use crate::process::role::{self, Claim, MARK, ProcessRole};
 use crate::process::spawn::Program as Executable;
 use crate::run::shared::{Command, Shared};
 use crate::run::work::{self, Life};
-use crate::run::{init, panic, supervise};
+use crate::run::{init, open, panic};
 use crate::sys::{descriptors, identity, process};
 use crate::tree::plan::{
     AutoShutdown, Backoff, ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan,
@@ -409,7 +409,7 @@ where
 
     fn supervise(self, home: &'static Home, runtime: &Runtime) -> ExitCode {
         run_body(home, runtime, async {
-            let cluster = supervise::start(default_tree(&home.settings)?, vec![default_launch()]).await?;
+            let cluster = open::start(default_tree(&home.settings)?, vec![default_launch()]).await?;
             cluster.run().await?;
             Result::<()>::Ok(())
         })

@@ -2,8 +2,10 @@
 
 pub(crate) mod boot;
 pub(crate) mod decider;
+pub(crate) mod hear;
 pub(crate) mod init;
 pub(crate) mod keeper;
+pub(crate) mod open;
 pub(crate) mod panic;
 pub(crate) mod perform;
 pub(crate) mod shared;

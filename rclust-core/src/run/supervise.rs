@@ -2,7 +2,6 @@
 //!
 //! Two threads stand beside it: *spawn* starts processes, *net* belongs to the extension. No user code runs on any of them.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -12,28 +11,25 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::child_spec::{Args, Launch};
-use crate::cluster::Cluster;
+use crate::child_spec::Launch;
 use crate::error::{RunError, StartError};
 use crate::events::EventKind;
 use crate::exit::{ExitReason, StopReason};
 use crate::extension;
-use crate::id::{Incarnation, Slot, WorkerId};
+use crate::id::{Slot, WorkerId};
 use crate::ipc::link::{Outgoing, SupervisorEnd};
-use crate::mailbox::dead::DeadReason;
 use crate::mailbox::endpoint::Endpoint;
 use crate::process::spawn::{Program, Spawned, Spawner, Started};
-use crate::process::watch::{self, Status, Watched};
-use crate::run::boot::{Booted, Home, booted};
+use crate::process::watch::Watched;
+use crate::run::boot::Home;
 use crate::run::decider::Decider;
 use crate::run::keeper::{self, FromWorker};
-use crate::run::shared::{Command, InSupervisor, Shared};
+use crate::run::open::{self, Setup};
+use crate::run::shared::{Command, Shared};
 use crate::sys::identity::Identity;
 use crate::trace::Story;
 use crate::tree::event::{Action, Answer as Managed, CallId, Event, Request as Management, Time};
-use crate::tree::machine::Tree;
-use crate::tree::plan::{ChildKind, ChildPlan, SupervisorPlan};
-use crate::wire::control::{Answer, Ending, Found, Request, ToSupervisor, ToWorker};
+use crate::wire::control::{Answer, Ending, ToWorker};
 
 /// Words of workers that wait for the loop; more of them wait in the workers' links.
 const WORDS: usize = 256;
@@ -41,175 +37,10 @@ const WORDS: usize = 256;
 /// Frames that wait for one worker to read; one that lets more pile up has not read its control link for long.
 pub(crate) const FRAMES: usize = 8192;
 
-/// Questions of one worker to the extension that may be open.
-const ASKING: u32 = 256;
-
 /// How long a stop waits for connections that nobody has taken.
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
 
-/// A worker that was sent SIGTERM waits so long for the order that a service manager sends to everybody at once.
-const TERM_GRACE: Duration = Duration::from_millis(100);
-
-/// Stories that wait for the main thread.
-const STORIES: usize = 1024;
-
-/// Starts a tree in a process that passed boot as supervisor.
-pub(crate) async fn start(plan: SupervisorPlan, launches: Vec<Launch>) -> Result<Cluster, StartError> {
-    let home = match booted() {
-        Some(Booted::Supervisor(home)) => home,
-        Some(Booted::Worker) => return Err(StartError::InWorker),
-        None => return Err(StartError::NotBooted),
-    };
-    check_roles(&plan, "", &launches, home)?;
-    let tree = Tree::new(plan, fastrand::u64(..))?;
-    let (shared, endpoint, up) = open(Decider::Tree(Box::new(tree)), launches)?;
-    match up.await {
-        Ok(Ok(())) => Ok(Cluster::new(shared, endpoint)),
-        // An operator's stop while the tree was starting is a graceful end of the program: `boot` ends the body here.
-        Ok(Err(StartError::Stopped)) => {
-            home.stopped_early.notify_one();
-            std::future::pending().await
-        }
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(StartError::Ended(RunError::Lost)),
-    }
-}
-
-/// What a started supervisor gives: the last part tells when every child is up.
-type Opened = (Arc<Shared>, Arc<Endpoint>, oneshot::Receiver<Result<(), StartError>>);
-
-/// Starts the threads, with the tree or a player to decide.
-pub(crate) fn open(decider: Decider, launches: Vec<Launch>) -> Result<Opened, StartError> {
-    let home = match booted() {
-        Some(Booted::Supervisor(home)) => home,
-        Some(Booted::Worker) => return Err(StartError::InWorker),
-        None => return Err(StartError::NotBooted),
-    };
-    let mut running = home.running.lock();
-    if running.is_some() {
-        return Err(StartError::AlreadyRunning);
-    }
-    let (commands, orders) = mpsc::unbounded_channel();
-    let shared = Shared::new(commands);
-    let me = WorkerId { slot: Slot::SUPERVISOR, incarnation: Incarnation(1) };
-    let upstream = Box::new(InSupervisor(shared.clone()));
-    let endpoint = Endpoint::new(me, "the supervisor".to_owned(), home.runtime.clone(), upstream);
-    endpoint.set_ready();
-    endpoint.install();
-    *running = Some(shared.clone());
-    drop(running);
-
-    let (told, up) = oneshot::channel();
-    let (stories, teller) = mpsc::channel(STORIES);
-    let missed = Arc::new(AtomicU64::new(0));
-    home.teller.lock().replace(home.runtime.spawn(tell(teller, missed.clone())));
-    let next_launch = launches.len() as u32;
-    let launches: HashMap<u32, Launch> = (0..).zip(launches).collect();
-    list(&shared, &decider, &launches, Slot::SUPERVISOR);
-    let setup = Setup {
-        tree: decider,
-        launches,
-        next_launch,
-        shared: shared.clone(),
-        endpoint: endpoint.clone(),
-        home,
-        orders,
-        told,
-        stories,
-        missed,
-        extension: home.extensions.lock().pop(),
-    };
-    std::thread::Builder::new().name("rclust-tree".to_owned()).stack_size(512 << 10).spawn(move || run(setup))?;
-    Ok((shared, endpoint, up))
-}
-
-/// Compares every type in the tree with the program's list, before anything is started.
-fn check_roles(plan: &SupervisorPlan, path: &str, launches: &[Launch], home: &Home) -> Result<(), StartError> {
-    for child in &plan.children {
-        let path = if path.is_empty() { child.name.clone() } else { format!("{path}/{}", child.name) };
-        check_role(child, &path, launches, home)?;
-    }
-    Ok(())
-}
-
-fn check_role(child: &ChildPlan, path: &str, launches: &[Launch], home: &Home) -> Result<(), StartError> {
-    let launch = match &child.kind {
-        ChildKind::Supervisor(inner) => return check_roles(inner, path, launches, home),
-        ChildKind::Worker { launch } => launches.get(*launch as usize),
-    };
-    let Some(launch) = launch else { return Ok(()) };
-    if !home.roles.iter().any(|role| (role.id)() == (launch.role.id)()) {
-        let listed: Vec<&str> = home.roles.iter().map(|role| (role.name)()).collect();
-        let listed = if listed.is_empty() { "nothing".to_owned() } else { listed.join(", ") };
-        return Err(StartError::UnknownRole { child: path.to_owned(), role: (launch.role.name)().to_owned(), listed });
-    }
-    match &launch.args {
-        Args::Same(Err(error)) if !launch.template => {
-            Err(StartError::Args { child: path.to_owned(), error: error.clone() })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The same for a child that is added at run time.
-pub(crate) fn check_child(child: &ChildPlan, launches: &[Launch]) -> Result<(), StartError> {
-    match booted() {
-        Some(Booted::Supervisor(home)) => check_role(child, &child.name, launches, home),
-        Some(Booted::Worker) => Err(StartError::InWorker),
-        None => Err(StartError::NotBooted),
-    }
-}
-
-/// Lists a node of the tree, and everything below it that has no entry yet, in the directory.
-pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Launch>, node: Slot) {
-    let mut directory = shared.directory.write();
-    let mut open = vec![node];
-    while let Some(slot) = open.pop() {
-        let Some(place) = tree.place(slot) else { continue };
-        if place.is_supervisor {
-            directory.nodes.entry(place.path).or_insert(slot);
-            open.extend(tree.children(slot));
-        } else if let Entry::Vacant(entry) = directory.slots.entry(slot) {
-            entry.insert(place.path.clone());
-            let launch = place.launch.and_then(|launch| launches.get(&launch));
-            let takes = launch.map_or("", |launch| (launch.role.takes)());
-            let found = Found { slot, name: place.path.clone(), takes: takes.to_owned() };
-            if let Some(pool) = place.pool.and_then(|pool| tree.place(pool)) {
-                let members = directory.pools.entry(pool.path).or_default();
-                let at = members.partition_point(|member| member.slot < slot);
-                members.insert(at, found.clone());
-            }
-            directory.workers.insert(place.path, found);
-        }
-    }
-}
-
-/// Tells stories on the main thread, where blocking holds up nobody but the program's own body.
-async fn tell(mut stories: mpsc::Receiver<Story>, missed: Arc<AtomicU64>) {
-    while let Some(story) = stories.recv().await {
-        story.tell();
-        let missed = missed.swap(0, Ordering::Relaxed);
-        if missed > 0 {
-            Story::Missed { stories: missed }.tell();
-        }
-    }
-}
-
-struct Setup {
-    tree: Decider,
-    launches: HashMap<u32, Launch>,
-    next_launch: u32,
-    shared: Arc<Shared>,
-    endpoint: Arc<Endpoint>,
-    home: &'static Home,
-    orders: mpsc::UnboundedReceiver<Command>,
-    told: oneshot::Sender<Result<(), StartError>>,
-    stories: mpsc::Sender<Story>,
-    missed: Arc<AtomicU64>,
-    extension: Option<Box<dyn extension::Extension>>,
-}
-
-fn run(setup: Setup) {
+pub(crate) fn run(setup: Setup) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().max_io_events_per_tick(64).build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -279,7 +110,7 @@ pub(crate) struct Supervise {
     stories: mpsc::Sender<Story>,
     missed: Arc<AtomicU64>,
     /// Whether the order to stop has been given (the machine may hear of it later, when connections are quiet).
-    stopping: bool,
+    pub(crate) stopping: bool,
 }
 
 async fn supervise(setup: Setup) {
@@ -548,7 +379,7 @@ impl Supervise {
         self.calls.insert(call, answer);
         self.tree.handle(self.started.elapsed(), Event::Call { call, request });
         if let Some(node) = node {
-            list(&self.shared, &self.tree, &self.launches, node);
+            open::list(&self.shared, &self.tree, &self.launches, node);
         }
         self.perform_all();
     }
@@ -612,173 +443,8 @@ impl Supervise {
         Ok(())
     }
 
-    fn heard(&mut self, event: FromWorker) {
-        match event {
-            FromWorker::Said(worker, word) => self.said(worker, word),
-            FromWorker::Garbage(worker, error) => self.distrust(worker, error.to_string()),
-            FromWorker::Unlinked(worker) => {
-                // An ending worker closes its link in its last moment: only one that lives on is killed, and then this
-                // kill and its own end are the same.
-                self.kill_unlinked(worker);
-            }
-            FromWorker::Ended(worker, status) => self.process_ended(worker, status),
-        }
-    }
-
-    fn said(&mut self, worker: WorkerId, word: ToSupervisor) {
-        let Some(live) = self.live.get_mut(&worker) else { return };
-        match word {
-            ToSupervisor::Online => {
-                if !std::mem::replace(&mut live.online, true) {
-                    self.shared.tell(EventKind::Online, &live.name, Some(worker), Some(live.process.pid()));
-                }
-            }
-            ToSupervisor::Ready => {
-                if live.ready {
-                    return;
-                }
-                live.ready = true;
-                let (name, pid) = (live.name.clone(), live.process.pid());
-                self.shared.tell(EventKind::Ready, &name, Some(worker), Some(pid));
-                self.story(Story::Ready { worker, name, pid });
-                self.tell_extension(extension::Event::Ready { worker });
-                self.decide(Event::Ready { worker });
-            }
-            ToSupervisor::Ending(ending) => live.ending = Some(ending),
-            ToSupervisor::Request { id, request } => {
-                if matches!(request, Request::Extension(_)) {
-                    live.asking += 1;
-                    if live.asking > ASKING {
-                        return self.distrust(worker, format!("it asks more than {ASKING} things at a time"));
-                    }
-                }
-                self.asked(worker, id, request);
-            }
-            ToSupervisor::Terminated if std::mem::replace(&mut live.terminated, true) => {}
-            ToSupervisor::Terminated => {
-                let shared = self.shared.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(TERM_GRACE).await;
-                    shared.command(Command::TermGrace { worker });
-                });
-            }
-            ToSupervisor::Room => {
-                // One at a time: a worker cannot fill the extension's queue.
-                if !live.room.swap(true, Ordering::AcqRel) {
-                    let told = live.room.clone();
-                    self.tell_extension(extension::Event::Room { worker, told });
-                }
-            }
-            ToSupervisor::Undecodable { from, error, bytes } => {
-                let name = live.name.clone();
-                self.dead_letter(worker, &name, from, DeadReason::Undecodable(error), bytes);
-            }
-            ToSupervisor::Watch { slot } => self.watch(worker, slot),
-            // What the supervisor wrote was spoilt by this worker or its predecessor: the lane is emptied at its end.
-            ToSupervisor::CorruptLane { peer: Slot::SUPERVISOR } => self.endpoint.spoilt(worker.slot),
-            ToSupervisor::CorruptLane { peer } => {
-                // Both could write there: who of the two spoilt it cannot be known, and neither is believed.
-                let error = format!("it reports that its lane from {peer} is corrupt");
-                let name = live.name.clone();
-                self.story(Story::Distrusted { worker, name, error });
-            }
-        }
-    }
-
-    fn asked(&mut self, worker: WorkerId, id: u64, request: Request) {
-        use crate::mailbox::endpoint::Located;
-        let answer = match request {
-            Request::Find { path } => match self.shared.find(&path) {
-                Ok(Located::Worker(found)) => Answer::Worker(found),
-                Ok(Located::Pool(members)) => Answer::Pool(members),
-                Err(_) => Answer::NotFound,
-            },
-            Request::Lane { peer } => {
-                let known = peer == Slot::SUPERVISOR || self.shared.directory.read().slots.contains_key(&peer);
-                if !known {
-                    Answer::Refused(format!("{peer} does not exist"))
-                } else {
-                    match self.shared.board.open(worker.slot, peer) {
-                        Ok(_) => {
-                            self.share_lane(worker.slot, peer);
-                            Answer::LaneSent
-                        }
-                        Err(error) => Answer::Refused(format!("no lane can be made: {error}")),
-                    }
-                }
-            }
-            Request::Extension(body) => match &self.extension {
-                Some(net) if net.send(extension::Event::Request { worker, id, body }).is_ok() => return,
-                _ => Answer::Refused("this program has no such extension".to_owned()),
-            },
-        };
-        self.send(worker, &ToWorker::Answer { id, answer }, Vec::new());
-    }
-
-    /// Whose end a worker wants to hear of: at once, if there is nobody.
-    fn watch(&mut self, watcher: WorkerId, slot: Slot) {
-        if self.live.keys().any(|worker| worker.slot == slot) {
-            self.watchers.entry(slot).or_default().insert(watcher);
-        } else {
-            let worker = WorkerId { slot, incarnation: Incarnation(0) };
-            let (name, reason) = (self.shared.name(slot), ExitReason::Unknown);
-            self.send(watcher, &ToWorker::PeerDown { worker, name, taken: None, reason, watched: true }, Vec::new());
-        }
-    }
-
-    /// SIGTERM reached one worker, and no order to stop followed: it alone drains, and is then replaced.
-    fn terminated(&mut self, worker: WorkerId) {
-        let Some(live) = self.live.get(&worker) else { return };
-        if self.stopping || live.asked {
-            return;
-        }
-        let deadline = crate::child_spec::SHUTDOWN;
-        self.drain(worker, StopReason::Signal, Some(deadline));
-        let shared = self.shared.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(deadline).await;
-            shared.command(Command::TermDeadline { worker });
-        });
-    }
-
-    /// A worker did what no worker of ours does: it costs it its life, and nobody else anything.
-    fn distrust(&mut self, worker: WorkerId, error: String) {
-        let name = self.shared.name(worker.slot);
-        self.story(Story::Distrusted { worker, name, error });
-        self.kill(worker);
-    }
-
-    fn kill_unlinked(&mut self, worker: WorkerId) {
-        if let Some(live) = self.live.get_mut(&worker) {
-            live.unlinked = true;
-            self.shared.tell(EventKind::Disconnected, &live.name, Some(worker), Some(live.process.pid()));
-            live.process.kill();
-        }
-    }
-
-    fn process_ended(&mut self, worker: WorkerId, status: Status) {
-        let Some(live) = self.live.remove(&worker) else { return };
-        let reason = if live.killed && !live.ready && !live.asked && !self.stopping {
-            // Only a start that took too long is killed without having been asked to stop.
-            match live.ending {
-                Some(Ending::Error(text)) => ExitReason::Error(text),
-                _ => ExitReason::StartTimeout(live.start_timeout),
-            }
-        } else {
-            watch::reason(status, live.ending, live.asked)
-        };
-        let expected = live.asked || self.stopping || reason.is_normal();
-        let (name, pid) = (live.name, live.process.pid());
-        if !live.unlinked {
-            self.shared.tell(EventKind::Disconnected, &name, Some(worker), Some(pid));
-        }
-        self.shared.tell(EventKind::Exited { reason: reason.clone(), expected }, &name, Some(worker), Some(pid));
-        self.story(Story::Exited { worker, name, pid, reason: reason.clone(), expected });
-        self.gone(worker, reason);
-    }
-
     /// The process of a worker is no more (or never was): what it left is put in order, then the machine hears of it.
-    fn gone(&mut self, worker: WorkerId, reason: ExitReason) {
+    pub(crate) fn gone(&mut self, worker: WorkerId, reason: ExitReason) {
         self.clean_up(worker, &reason);
         self.decide(Event::Exited { worker, reason });
     }

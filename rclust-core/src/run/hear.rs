@@ -1,0 +1,190 @@
+//! What workers say, and how they end. Nothing that they say is trusted.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::events::EventKind;
+use crate::exit::{ExitReason, StopReason};
+use crate::extension;
+use crate::id::{Incarnation, Slot, WorkerId};
+use crate::mailbox::dead::DeadReason;
+use crate::mailbox::endpoint::Located;
+use crate::process::watch::{self, Status};
+use crate::run::keeper::FromWorker;
+use crate::run::shared::Command;
+use crate::run::supervise::Supervise;
+use crate::trace::Story;
+use crate::tree::event::Event;
+use crate::wire::control::{Answer, Ending, Request, ToSupervisor, ToWorker};
+
+/// Questions of one worker to the extension that may be open.
+const ASKING: u32 = 256;
+
+/// A worker that was sent SIGTERM waits so long for the order that a service manager sends to everybody at once.
+const TERM_GRACE: Duration = Duration::from_millis(100);
+
+impl Supervise {
+    pub(crate) fn heard(&mut self, event: FromWorker) {
+        match event {
+            FromWorker::Said(worker, word) => self.said(worker, word),
+            FromWorker::Garbage(worker, error) => self.distrust(worker, error.to_string()),
+            FromWorker::Unlinked(worker) => {
+                // An ending worker closes its link in its last moment: only one that lives on is killed, and then this
+                // kill and its own end are the same.
+                self.kill_unlinked(worker);
+            }
+            FromWorker::Ended(worker, status) => self.process_ended(worker, status),
+        }
+    }
+
+    fn said(&mut self, worker: WorkerId, word: ToSupervisor) {
+        let Some(live) = self.live.get_mut(&worker) else { return };
+        match word {
+            ToSupervisor::Online => {
+                if !std::mem::replace(&mut live.online, true) {
+                    self.shared.tell(EventKind::Online, &live.name, Some(worker), Some(live.process.pid()));
+                }
+            }
+            ToSupervisor::Ready => {
+                if live.ready {
+                    return;
+                }
+                live.ready = true;
+                let (name, pid) = (live.name.clone(), live.process.pid());
+                self.shared.tell(EventKind::Ready, &name, Some(worker), Some(pid));
+                self.story(Story::Ready { worker, name, pid });
+                self.tell_extension(extension::Event::Ready { worker });
+                self.decide(Event::Ready { worker });
+            }
+            ToSupervisor::Ending(ending) => live.ending = Some(ending),
+            ToSupervisor::Request { id, request } => {
+                if matches!(request, Request::Extension(_)) {
+                    live.asking += 1;
+                    if live.asking > ASKING {
+                        return self.distrust(worker, format!("it asks more than {ASKING} things at a time"));
+                    }
+                }
+                self.asked(worker, id, request);
+            }
+            ToSupervisor::Terminated if std::mem::replace(&mut live.terminated, true) => {}
+            ToSupervisor::Terminated => {
+                let shared = self.shared.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(TERM_GRACE).await;
+                    shared.command(Command::TermGrace { worker });
+                });
+            }
+            ToSupervisor::Room => {
+                // One at a time: a worker cannot fill the extension's queue.
+                if !live.room.swap(true, Ordering::AcqRel) {
+                    let told = live.room.clone();
+                    self.tell_extension(extension::Event::Room { worker, told });
+                }
+            }
+            ToSupervisor::Undecodable { from, error, bytes } => {
+                let name = live.name.clone();
+                self.dead_letter(worker, &name, from, DeadReason::Undecodable(error), bytes);
+            }
+            ToSupervisor::Watch { slot } => self.watch(worker, slot),
+            // What the supervisor wrote was spoilt by this worker or its predecessor: the lane is emptied at its end.
+            ToSupervisor::CorruptLane { peer: Slot::SUPERVISOR } => self.endpoint.spoilt(worker.slot),
+            ToSupervisor::CorruptLane { peer } => {
+                // Both could write there: who of the two spoilt it cannot be known, and neither is believed.
+                let error = format!("it reports that its lane from {peer} is corrupt");
+                let name = live.name.clone();
+                self.story(Story::Distrusted { worker, name, error });
+            }
+        }
+    }
+
+    fn asked(&mut self, worker: WorkerId, id: u64, request: Request) {
+        let answer = match request {
+            Request::Find { path } => match self.shared.find(&path) {
+                Ok(Located::Worker(found)) => Answer::Worker(found),
+                Ok(Located::Pool(members)) => Answer::Pool(members),
+                Err(_) => Answer::NotFound,
+            },
+            Request::Lane { peer } => {
+                let known = peer == Slot::SUPERVISOR || self.shared.directory.read().slots.contains_key(&peer);
+                if !known {
+                    Answer::Refused(format!("{peer} does not exist"))
+                } else {
+                    match self.shared.board.open(worker.slot, peer) {
+                        Ok(_) => {
+                            self.share_lane(worker.slot, peer);
+                            Answer::LaneSent
+                        }
+                        Err(error) => Answer::Refused(format!("no lane can be made: {error}")),
+                    }
+                }
+            }
+            Request::Extension(body) => match &self.extension {
+                Some(net) if net.send(extension::Event::Request { worker, id, body }).is_ok() => return,
+                _ => Answer::Refused("this program has no such extension".to_owned()),
+            },
+        };
+        self.send(worker, &ToWorker::Answer { id, answer }, Vec::new());
+    }
+
+    /// Whose end a worker wants to hear of: at once, if there is nobody.
+    fn watch(&mut self, watcher: WorkerId, slot: Slot) {
+        if self.live.keys().any(|worker| worker.slot == slot) {
+            self.watchers.entry(slot).or_default().insert(watcher);
+        } else {
+            let worker = WorkerId { slot, incarnation: Incarnation(0) };
+            let (name, reason) = (self.shared.name(slot), ExitReason::Unknown);
+            self.send(watcher, &ToWorker::PeerDown { worker, name, taken: None, reason, watched: true }, Vec::new());
+        }
+    }
+
+    /// SIGTERM reached one worker, and no order to stop followed: it alone drains, and is then replaced.
+    pub(crate) fn terminated(&mut self, worker: WorkerId) {
+        let Some(live) = self.live.get(&worker) else { return };
+        if self.stopping || live.asked {
+            return;
+        }
+        let deadline = crate::child_spec::SHUTDOWN;
+        self.drain(worker, StopReason::Signal, Some(deadline));
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(deadline).await;
+            shared.command(Command::TermDeadline { worker });
+        });
+    }
+
+    /// A worker did what no worker of ours does: it costs it its life, and nobody else anything.
+    pub(crate) fn distrust(&mut self, worker: WorkerId, error: String) {
+        let name = self.shared.name(worker.slot);
+        self.story(Story::Distrusted { worker, name, error });
+        self.kill(worker);
+    }
+
+    fn kill_unlinked(&mut self, worker: WorkerId) {
+        if let Some(live) = self.live.get_mut(&worker) {
+            live.unlinked = true;
+            self.shared.tell(EventKind::Disconnected, &live.name, Some(worker), Some(live.process.pid()));
+            live.process.kill();
+        }
+    }
+
+    fn process_ended(&mut self, worker: WorkerId, status: Status) {
+        let Some(live) = self.live.remove(&worker) else { return };
+        let reason = if live.killed && !live.ready && !live.asked && !self.stopping {
+            // Only a start that took too long is killed without having been asked to stop.
+            match live.ending {
+                Some(Ending::Error(text)) => ExitReason::Error(text),
+                _ => ExitReason::StartTimeout(live.start_timeout),
+            }
+        } else {
+            watch::reason(status, live.ending, live.asked)
+        };
+        let expected = live.asked || self.stopping || reason.is_normal();
+        let (name, pid) = (live.name, live.process.pid());
+        if !live.unlinked {
+            self.shared.tell(EventKind::Disconnected, &name, Some(worker), Some(pid));
+        }
+        self.shared.tell(EventKind::Exited { reason: reason.clone(), expected }, &name, Some(worker), Some(pid));
+        self.story(Story::Exited { worker, name, pid, reason: reason.clone(), expected });
+        self.gone(worker, reason);
+    }
+}
