@@ -163,3 +163,20 @@ fn ten_failed_starts_in_a_row_end_the_default_supervisor() {
     let said = running.end_with(1);
     assert!(said.contains("`embedded[0]` failed to start 10 times in a row") && said.contains("no more"), "{said}");
 }
+
+#[test]
+fn with_a_subscriber_life_cycle_events_are_tracing_events_and_nothing_else_is_written() {
+    let mut running = start(command(EMBEDDED).arg("traced"));
+    running.line("message=ready");
+    running.line("message=ready");
+    let worker = running.workers()[0];
+    rclust_tests::kill(worker, rustix::process::Signal::KILL);
+    let exit = running.line("message=exited");
+    assert!(exit.starts_with("rclust::supervisor") && exit.contains(&format!("pid={worker}")), "{exit}");
+    assert!(exit.contains("reason=killed by SIGKILL") && exit.contains("incarnation=1"), "{exit}");
+    running.line("message=restarting");
+    running.line("message=ready");
+    running.signal(rustix::process::Signal::TERM);
+    let said = running.end_with(0);
+    assert!(said.contains("message=ended") && !said.contains("rclust: "), "{said}");
+}

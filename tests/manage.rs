@@ -85,3 +85,8 @@ fn a_workers_own_children_die_with_its_group_where_asked() {
 fn nothing_grows_over_a_thousand_incarnations() {
     holds("thousand");
 }
+
+#[test]
+fn the_programs_own_children_are_left_alone() {
+    holds("children");
+}

@@ -339,6 +339,20 @@ async fn groups() -> Outcome {
     Ok(())
 }
 
+/// The program's own children are its own to wait for, whatever happens to workers meanwhile.
+async fn children() -> Outcome {
+    let cluster = Supervisor::one_for_one().intensity(10, NEVER).child(life("a", "")).start().await?;
+    let mut child = std::process::Command::new("sh").arg("-c").arg("exit 7").spawn()?;
+    let a = cluster.worker::<Life>("a")?;
+    for _ in 0..3 {
+        let pid = a.ask(Msg::Pid).await?;
+        kill(pid);
+        ensure!(a.ask(Msg::Way).await.is_ok());
+    }
+    ensure!(child.wait()?.code() == Some(7), "somebody else has waited for it");
+    Ok(())
+}
+
 /// Descriptors and memory of the supervisor, and zombies, after a warm-up and after a thousand more incarnations.
 async fn thousand() -> Outcome {
     let cluster =
@@ -387,6 +401,7 @@ async fn main() -> Outcome {
         "declines" => declines().await?,
         "significant" => significant().await?,
         "groups" => groups().await?,
+        "children" => children().await?,
         "thousand" => thousand().await?,
         other => bail!("no scenario `{other}`"),
     }

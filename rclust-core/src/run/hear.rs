@@ -156,7 +156,9 @@ impl Supervise {
     pub(crate) fn distrust(&mut self, worker: WorkerId, error: String) {
         let name = self.shared.name(worker.slot);
         self.story(Story::Distrusted { worker, name, error });
-        self.kill(worker);
+        if let Some(live) = self.live.get(&worker) {
+            live.process.kill();
+        }
     }
 
     fn kill_unlinked(&mut self, worker: WorkerId) {
@@ -169,16 +171,15 @@ impl Supervise {
 
     fn process_ended(&mut self, worker: WorkerId, status: Status) {
         let Some(live) = self.live.remove(&worker) else { return };
-        let reason = if live.killed && !live.ready && !live.asked && !self.stopping {
-            // Only a start that took too long is killed without having been asked to stop.
-            match live.ending {
-                Some(Ending::Error(text)) => ExitReason::Error(text),
-                _ => ExitReason::StartTimeout(live.start_timeout),
-            }
-        } else {
-            watch::reason(status, live.ending, live.asked)
+        let too_late = live.killed && !live.ready && live.ordered.elapsed() >= live.start_timeout;
+        let reason = match live.ending {
+            // It said why it could not be told who it is, or why it failed, before it was killed.
+            Some(Ending::Error(text)) if live.killed && !live.ready => ExitReason::Error(text),
+            _ if too_late && !live.asked => ExitReason::StartTimeout(live.start_timeout),
+            ending => watch::reason(status, ending, live.asked),
         };
-        let expected = live.asked || self.stopping || reason.is_normal();
+        let wanted = live.asked || self.stopping || (live.killed && !too_late);
+        let expected = wanted || reason.is_normal() || reason == ExitReason::Ignored;
         let (name, pid) = (live.name, live.process.pid());
         if !live.unlinked {
             self.shared.tell(EventKind::Disconnected, &name, Some(worker), Some(pid));

@@ -1,7 +1,7 @@
 //! Tree actions to effects. Each begins here and never waits; its outcome comes back as an event.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -25,7 +25,8 @@ impl Supervise {
     pub(crate) fn perform(&mut self, action: Action) {
         match action {
             Action::Start { worker, launch, attempt, previous } => {
-                self.ordered.insert(worker, Ordered { launch, attempt, previous, kill: false, stop: None });
+                self.ordered
+                    .insert(worker, Ordered { launch, attempt, previous, at: Instant::now(), kill: false, stop: None });
                 self.spawner.order(worker);
             }
             Action::Stop { worker, why, deadline } => self.ask_to_stop(worker, why, deadline),

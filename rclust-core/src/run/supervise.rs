@@ -69,8 +69,10 @@ pub(crate) struct Live {
     pub(crate) asking: u32,
     /// Asked to stop.
     pub(crate) asked: bool,
-    /// Killed by us.
+    /// Killed because the tree wants it gone (not because it is not trusted).
     pub(crate) killed: bool,
+    /// When its start was ordered.
+    pub(crate) ordered: Instant,
     pub(crate) ending: Option<Ending>,
     pub(crate) start_timeout: Duration,
     /// The peers whose lanes it was sent.
@@ -82,6 +84,7 @@ pub(crate) struct Ordered {
     pub(crate) launch: u32,
     pub(crate) attempt: u32,
     pub(crate) previous: Option<ExitReason>,
+    pub(crate) at: Instant,
     pub(crate) kill: bool,
     pub(crate) stop: Option<(StopReason, Option<Duration>)>,
 }
@@ -423,6 +426,7 @@ impl Supervise {
                 asking: 0,
                 asked: false,
                 killed: false,
+                ordered: ordered.at,
                 ending: None,
                 start_timeout,
                 lanes: HashSet::new(),
