@@ -168,3 +168,48 @@ fn a_spinning_body_dies_with_the_supervisor() {
         assert!(ends_within(worker, Duration::from_secs(1)), "worker {worker} outlives its supervisor");
     }
 }
+
+#[test]
+fn a_renamed_replaced_or_removed_program_file_does_not_change_what_a_restart_runs() {
+    let folder = std::env::temp_dir().join(format!("rclust-moved-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (at, moved) = (folder.join("a program"), folder.join("moved"));
+    std::fs::copy(LIVES, &at).unwrap();
+    let mut running = start(command(at.to_str().unwrap()).arg("three"));
+    running.line("up");
+    let steps: [&dyn Fn(); 3] =
+        [&|| std::fs::rename(&at, &moved).unwrap(), &|| std::fs::write(&at, "not a program").unwrap(), &|| {
+            std::fs::remove_file(&moved).unwrap()
+        }];
+    for step in steps {
+        step();
+        let victim = running.workers()[0];
+        kill(victim, Signal::KILL);
+        await_end(victim);
+        running.line("(unexpected)");
+        running.line("ready");
+    }
+    running.signal(Signal::TERM);
+    running.end_with(0);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_panic_in_args_with_is_that_childs_failed_start() {
+    let mut running = start(command(LIVES).arg("args-panic"));
+    running.line("up");
+    kill(running.workers()[0], Signal::KILL);
+    let said = running.end_with(1);
+    assert!(said.contains("the function that makes its arguments panicked"), "{said}");
+    assert!(said.contains("gave up: `life`"), "{said}");
+}
+
+#[test]
+fn a_give_up_below_names_the_worker_that_began_it() {
+    let mut running = start(command(LIVES).arg("nested"));
+    running.line("ready");
+    running.line("ready");
+    kill(running.workers()[1], Signal::KILL);
+    let said = running.end_with(1);
+    assert!(said.contains("Error: gave up: `sub/x` ended once more after 0 restarts within 60s"), "{said}");
+}

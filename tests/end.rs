@@ -177,3 +177,64 @@ fn as_process_1_it_reaps_and_obeys() {
     let said = running.end_with(0);
     assert!(said.contains("SIGTERM: stopping"), "{said}");
 }
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one_order() {
+    let mut running = start(command(LIVES).arg("three"));
+    running.line("up");
+    running.signal(Signal::TERM);
+    running.signal(Signal::TERM);
+    let said = running.end_with(0);
+    assert!(!said.contains("SIGKILL") && said.matches("stops: Shutdown").count() == 3, "{said}");
+}
+
+#[test]
+fn a_full_pipe_does_not_hold_up_the_end() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut child = command(LIVES);
+    child.arg("three").stdout(writer.try_clone().unwrap()).stderr(writer.try_clone().unwrap());
+    let mut child = child.spawn().unwrap();
+    eventually("three workers", || (procfs::children(child.id()).len() == 3).then_some(()));
+    // Fill what is left of it; nobody reads.
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while rustix::io::write(&writer, &[b'x'; 512]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    kill(child.id(), Signal::TERM);
+    await_end(child.id());
+    assert!(child.wait().unwrap().success());
+    drop(reader);
+}
+
+#[test]
+fn a_second_signal_ends_a_program_whose_body_is_stuck() {
+    let mut child = command(LIVES);
+    let (reader, writer) = std::io::pipe().unwrap();
+    child.arg("body-blocks").stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut child = child.spawn().unwrap();
+    let workers =
+        eventually("three workers", || Some(procfs::children(child.id())).filter(|workers| workers.len() == 3));
+    eventually("a full pipe", || rustix::io::ioctl_fionread(&reader).ok().filter(|bytes| *bytes >= 60_000));
+    kill(child.id(), Signal::TERM);
+    workers.into_iter().for_each(await_end);
+    kill(child.id(), Signal::INT);
+    await_end(child.id());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_stop_that_reaches_every_process_while_they_start_is_graceful() {
+    for round in 0..10u32 {
+        let mut running = start(command(LIVES).arg("three"));
+        // At a different moment each time: after so many words of the start.
+        for _ in 0..round % 4 {
+            running.line("started");
+        }
+        for worker in running.workers() {
+            kill(worker, Signal::TERM);
+        }
+        running.signal(Signal::TERM);
+        let (status, said) = running.end();
+        // Before boot has installed a handler the signal's own action is the end.
+        assert!(status.code() == Some(0) || said.is_empty(), "round {round}: {status}: {said}");
+    }
+}

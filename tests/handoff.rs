@@ -242,3 +242,18 @@ fn a_worker_at_its_descriptor_limit_is_not_killed_for_it() {
     }
     assert!(!running.said().contains("unexpected"));
 }
+
+#[test]
+fn a_port_can_be_bound_again_and_twice() {
+    // A port that was free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut running = start(command(SERVER).arg("rebind").env("WEB_CONCURRENCY", "2").env("ADDR", free.to_string()));
+    let address: SocketAddr = running.after("] rebound ").parse().expect("an address");
+    running.line("] rebound ");
+    for _ in 0..20 {
+        assert_eq!(get(address, "/").unwrap().body, "hello");
+    }
+    running.signal(Signal::TERM);
+    let said = running.end_with(0);
+    assert!(!said.contains("unexpected"), "{said}");
+}

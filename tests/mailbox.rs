@@ -61,3 +61,10 @@ fn an_idle_pair_holds_little_of_its_rings() {
         (resident(supervisor) < 128 && resident(worker) < 128).then_some(())
     });
 }
+
+#[test]
+fn after_the_end_of_the_cluster_nothing_can_be_sent() {
+    for _ in 0..10 {
+        holds("after_the_end");
+    }
+}

@@ -30,7 +30,9 @@ impl Args {
     pub(crate) fn of(&self, worker: WorkerId) -> Result<Vec<u8>, String> {
         match self {
             Args::Same(encoded) => encoded.clone(),
-            Args::Each(make) => make(worker),
+            // The user's code, on the tree thread: its panic is this child's failed start and nothing more.
+            Args::Each(make) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| make(worker)))
+                .unwrap_or_else(|_| Err("the function that makes its arguments panicked".to_owned())),
         }
     }
 }

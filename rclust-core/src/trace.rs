@@ -6,6 +6,8 @@
 use std::io::Write;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use crate::exit::ExitReason;
 use crate::id::WorkerId;
 
@@ -40,14 +42,32 @@ pub(crate) enum Story {
     Missed { stories: u64 },
 }
 
+/// Writes a line to standard error, unless that would wait: a pipe that nobody reads must not hold up the end.
+///
+/// A pipe that is ready has room for PIPE_BUF bytes (`pipe(7)`), which a line is cut to.
+fn say(line: &str) {
+    let stderr = std::io::stderr();
+    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if !rustix::event::poll(&mut ready, Some(&now)).is_ok_and(|ready| ready > 0) {
+        return;
+    }
+    let mut text = format!("rclust: {line}");
+    while text.len() > 4000 || !text.is_char_boundary(text.len()) {
+        text.pop();
+    }
+    text.push('\n');
+    // Standard error may be closed; then nobody listens.
+    let _ = stderr.lock().write_all(text.as_bytes());
+}
+
 impl Story {
     /// Tells it.
     pub(crate) fn tell(&self) {
         if tracing::dispatcher::has_been_set() {
             self.trace();
         } else {
-            // Standard error may be closed; then nobody listens.
-            let _ = writeln!(std::io::stderr().lock(), "rclust: {}", self.line());
+            say(&self.line());
         }
     }
 

@@ -27,6 +27,9 @@ const TURN: usize = 32;
 /// The pause after an accept for which the system had no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Turns that a closing listener's task may need.
+const CLOSING_TURNS: usize = 8;
+
 /// One line in this time about such pauses.
 const COMPLAIN: Duration = Duration::from_secs(1);
 
@@ -76,6 +79,8 @@ struct Slot {
 struct Lane {
     queue: Queue,
     handed: u64,
+    /// How often the current worker has bound it: it has dropped its share when it has dropped each.
+    binds: u32,
     /// The kernel said full where the counters said room (a worker lies): until it is heard of again.
     stuck: bool,
 }
@@ -139,60 +144,82 @@ fn handle(house: &Shared, event: Event) {
 }
 
 fn request(house: &Shared, worker: WorkerId, id: u64, body: &[u8]) {
-    let (told, fds) = match postcard::from_bytes(body) {
+    match postcard::from_bytes(body) {
         Ok(Ask::Bind { key, backlog, dispatch, descriptors }) => {
-            let address = key.address;
-            match bind(house, worker, key, backlog, dispatch, descriptors) {
-                Ok((listener, local, fds)) => {
-                    house.borrow().supervisor.listening(worker, local.to_string());
-                    (Told::Bound { listener, local }, fds)
+            let house = house.clone();
+            tokio::task::spawn_local(async move {
+                let wish = Wish { key, backlog, dispatch, descriptors };
+                let mut bound = bind(&house, worker, &wish);
+                // Our own socket for this address may be closing: its task has the next turns.
+                for _ in 0..CLOSING_TURNS {
+                    match &bound {
+                        Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::task::yield_now().await,
+                        _ => break,
+                    }
+                    bound = bind(&house, worker, &wish);
                 }
-                Err(error) => {
-                    house.borrow().supervisor.refused_listen(worker, address.to_string(), error.to_string());
-                    (Told::Failed { errno: error.raw_os_error(), text: error.to_string() }, Vec::new())
+                let supervisor = house.borrow().supervisor.clone();
+                match bound {
+                    Ok((listener, local, fds)) => {
+                        supervisor.listening(worker, local.to_string());
+                        respond(&house, worker, id, &Told::Bound { listener, local }, fds);
+                    }
+                    Err(error) => {
+                        supervisor.refused_listen(worker, wish.key.address.to_string(), error.to_string());
+                        let told = Told::Failed { errno: error.raw_os_error(), text: error.to_string() };
+                        respond(&house, worker, id, &told, Vec::new());
+                    }
                 }
-            }
+            });
         }
         Ok(Ask::Close { listener }) => {
             house.borrow_mut().close(worker, listener);
-            (Told::Closed, Vec::new())
+            respond(house, worker, id, &Told::Closed, Vec::new());
         }
-        Err(error) => (Told::Failed { errno: None, text: error.to_string() }, Vec::new()),
-    };
+        Err(error) => respond(house, worker, id, &Told::Failed { errno: None, text: error.to_string() }, Vec::new()),
+    }
+}
+
+fn respond(house: &Shared, worker: WorkerId, id: u64, told: &Told, fds: Vec<Arc<OwnedFd>>) {
     // Encoding these cannot fail: no map without a length, no float, no user type.
-    let body = postcard::to_allocvec(&told).unwrap_or_default();
+    let body = postcard::to_allocvec(told).unwrap_or_default();
     house.borrow().supervisor.respond(worker, id, body, fds);
 }
 
-type Bind = (u32, SocketAddr, Vec<Arc<OwnedFd>>);
-
-fn bind(
-    house: &Shared,
-    worker: WorkerId,
+/// What a worker asks for.
+struct Wish {
     key: Key,
     backlog: u32,
     dispatch: Dispatch,
     descriptors: Option<u64>,
-) -> io::Result<Bind> {
+}
+
+type Bind = (u32, SocketAddr, Vec<Arc<OwnedFd>>);
+
+fn bind(house: &Shared, worker: WorkerId, wish: &Wish) -> io::Result<Bind> {
+    let Wish { key, backlog, dispatch, descriptors } = wish;
     let mut own = house.borrow_mut();
     let Some(slot) = own.slots.get_mut(&worker.slot.0).filter(|slot| slot.current == worker) else {
         return Err(io::Error::other("this worker is not current any more"));
     };
-    slot.most = load::most(descriptors);
+    slot.most = load::most(*descriptors);
     let memory = slot.memory.clone();
-    let known = own.listeners.iter().find(|(_, bound)| bound.key == key).map(|(number, _)| *number);
+    let known = own.listeners.iter().find(|(_, bound)| bound.key == *key).map(|(number, _)| *number);
     let number = match known {
         Some(number) => number,
         None => {
             let number = own.free_number()?;
-            let socket = accept::listen(key.address, key.v6_only, backlog)?;
+            let socket = accept::listen(key.address, key.v6_only, *backlog)?;
             let local = socket2::SockRef::from(&socket).local_addr()?;
             let local = local.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
             let socket = os::register_readable(socket)?;
             let room = Rc::new(Notify::new());
-            let picker = Picker::new(dispatch);
+            let picker = Picker::new(*dispatch);
             let (lanes, held) = (BTreeMap::new(), VecDeque::new());
-            own.listeners.insert(number, Bound { key, local, picker, lanes, held, room: room.clone(), drained: false });
+            own.listeners.insert(
+                number,
+                Bound { key: key.clone(), local, picker, lanes, held, room: room.clone(), drained: false },
+            );
             tokio::task::spawn_local(run_listener(house.clone(), number, socket, room));
             number
         }
@@ -201,9 +228,10 @@ fn bind(
     let lane = match bound.lanes.entry(worker.slot.0) {
         std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
         std::collections::btree_map::Entry::Vacant(entry) => {
-            entry.insert(Lane { queue: Queue::new()?, handed: 0, stuck: false })
+            entry.insert(Lane { queue: Queue::new()?, handed: 0, binds: 0, stuck: false })
         }
     };
+    lane.binds += 1;
     let fds = vec![lane.queue.receiving_end(), memory];
     bound.room.notify_one();
     Ok((number, bound.local, fds))
@@ -242,6 +270,7 @@ impl House {
         for bound in self.listeners.values_mut() {
             if let Some(lane) = bound.lanes.get_mut(&worker.slot.0) {
                 lane.handed = 0;
+                lane.binds = 0;
                 lane.stuck = false;
             }
         }
@@ -271,25 +300,22 @@ impl House {
     }
 
     fn close(&mut self, worker: WorkerId, number: u32) {
-        self.take_back_one(worker, number);
-        let Some(bound) = self.listeners.get_mut(&number) else { return };
         if self.slots.get(&worker.slot.0).is_none_or(|slot| slot.current != worker) {
             return;
         }
+        let Some(bound) = self.listeners.get_mut(&number) else { return };
+        let Some(lane) = bound.lanes.get_mut(&worker.slot.0) else { return };
+        lane.binds = lane.binds.saturating_sub(1);
+        if lane.binds > 0 {
+            return;
+        }
+        bound.held.extend(lane.queue.read_back());
         bound.lanes.remove(&worker.slot.0);
         if bound.lanes.is_empty() {
             // Dropped by every worker, not lost with a dead one: the socket closes with its task.
             let room = bound.room.clone();
             self.listeners.remove(&number);
             room.notify_one();
-        }
-    }
-
-    fn take_back_one(&mut self, worker: WorkerId, number: u32) {
-        let Some(bound) = self.listeners.get_mut(&number) else { return };
-        if let Some(lane) = bound.lanes.get_mut(&worker.slot.0) {
-            bound.held.extend(lane.queue.read_back());
-            bound.room.notify_one();
         }
     }
 

@@ -328,6 +328,18 @@ async fn inbox() -> Outcome {
     Ok(())
 }
 
+/// After the end nothing is taken any more.
+async fn after_the_end() -> Outcome {
+    let cluster = tree(&[("a", ""), ("b", "")]).await?;
+    let (a, b) = (cluster.worker::<Actor>("a")?, cluster.worker::<Actor>("b")?);
+    a.send(Job::Note(1)).await?;
+    cluster.stop().await;
+    ensure!(a.send(Job::Note(2)).await.is_err(), "a lane that was open");
+    ensure!(b.send(Job::Note(2)).await.is_err(), "a lane that was not");
+    ensure!(matches!(b.ask(Job::Count).await, Err(AskError::Closed { .. })));
+    Ok(())
+}
+
 /// A forgotten slot fails its senders, also those that wait.
 async fn gone() -> Outcome {
     let tree =
@@ -426,6 +438,7 @@ async fn main() -> Outcome {
         "full_mailbox" => full_mailbox().await?,
         "inbox" => inbox().await?,
         "gone" => gone().await?,
+        "after_the_end" => after_the_end().await?,
         "pools" => pools().await?,
         "traffic" => traffic().await?,
         "both_ways" => both_ways().await?,

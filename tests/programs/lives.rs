@@ -127,6 +127,12 @@ async fn main() -> cluster::Result<()> {
         "ignores-stop-long" => one.child(child("life").shutdown(Shutdown::Timeout(secs(600)))),
         "ignores-stop" => one.child(child("life").shutdown(Shutdown::Timeout(Duration::from_millis(200)))),
         "stdin" => one.child(child("life").stdin(Stdin::Inherit)).child(child("other")),
+        "args-panic" => one.child(child("life").args_with(|worker| assert!(worker.incarnation.0 == 1, "a bug"))),
+        "nested" => {
+            let none = Supervisor::one_for_one().intensity(0, secs(60));
+            none.child(child("a"))
+                .child(Supervisor::one_for_one().named("sub").intensity(0, secs(60)).child(child("x")))
+        }
         "temporary" => one.child(child("life").restart(Restart::Temporary)),
         "returns" => one.child(child("life").restart(Restart::Transient)),
         "order" => one

@@ -65,6 +65,18 @@ async fn main(cx: cluster::Context) -> cluster::Result<()> {
             println!("{} exclusive {} {}", cx.name(), exclusive.local_addr()?, exclusive.is_shared());
             serve(&cx, listener).await
         }
+        "rebind" => {
+            // Closed by everybody, bound again; then twice, and one of the two dropped.
+            let address = listener.local_addr()?;
+            drop(listener);
+            for _ in 0..20 {
+                drop(TcpListener::bind(address).await?);
+            }
+            let fixed = TcpListener::bind(address).await?;
+            drop(TcpListener::bind(address).await?);
+            println!("{} rebound {address}", cx.name());
+            serve(&cx, fixed).await
+        }
         "spins" => {
             println!("{} is {}", cx.name(), std::process::id());
             loop {

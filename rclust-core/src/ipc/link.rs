@@ -121,18 +121,32 @@ pub(crate) struct WorkerReader {
     socket: Arc<Socket>,
     decoder: Decoder,
     fds: VecDeque<OwnedFd>,
+    /// Closed for the moment of reading, so that a lane's descriptors have room in a process that is at its limit.
+    spares: Vec<OwnedFd>,
 }
+
+/// The most descriptors that a frame has.
+const SPARES: usize = 3;
 
 impl WorkerReader {
     pub(crate) fn new(socket: Arc<Socket>) -> WorkerReader {
-        WorkerReader { socket, decoder: Decoder::new(frame::LARGEST_DOWN), fds: VecDeque::new() }
+        WorkerReader { socket, decoder: Decoder::new(frame::LARGEST_DOWN), fds: VecDeque::new(), spares: Vec::new() }
     }
 
     /// Reads what is there. `Ok(false)`: the supervisor is gone.
     pub(crate) fn read_now(&mut self) -> io::Result<bool> {
         let mut chunk = [0; CHUNK];
         let mut fds = Vec::with_capacity(MAX_DESCRIPTORS);
-        let received = descriptors::receive_with(&*self.socket, &mut chunk, &mut fds, RecvFlags::DONTWAIT)?;
+        self.spares.clear();
+        let received = descriptors::receive_with(&*self.socket, &mut chunk, &mut fds, RecvFlags::DONTWAIT);
+        while self.spares.len() < SPARES {
+            match rustix::io::fcntl_dupfd_cloexec(&*self.socket, 3) {
+                Ok(spare) => self.spares.push(spare),
+                // At the limit: what is there has to do.
+                Err(_) => break,
+            }
+        }
+        let received = received?;
         if received.truncated {
             return Err(io::Error::other(
                 "descriptors of a control frame were dropped: this process is at its descriptor limit",

@@ -49,7 +49,7 @@ pub(crate) struct Spawned {
 /// The *spawn* thread's inbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Spawner {
-    orders: mpsc::Sender<WorkerId>,
+    orders: mpsc::Sender<(WorkerId, bool)>,
     /// Orders that are wanted no more, and have not been carried out.
     cancelled: Arc<Mutex<HashSet<WorkerId>>>,
 }
@@ -57,15 +57,15 @@ pub(crate) struct Spawner {
 impl Spawner {
     /// Starts the thread; `report` is called on it, once for each order.
     pub(crate) fn start(program: Program, report: impl Fn(Spawned) + Send + 'static) -> io::Result<Spawner> {
-        let (sender, orders) = mpsc::channel::<WorkerId>();
+        let (sender, orders) = mpsc::channel::<(WorkerId, bool)>();
         let cancelled = Arc::<Mutex<HashSet<WorkerId>>>::default();
         let unwanted = cancelled.clone();
         std::thread::Builder::new().name("rclust-spawn".to_owned()).stack_size(256 << 10).spawn(move || {
-            for worker in orders {
+            for (worker, own_group) in orders {
                 let outcome = if unwanted.lock().remove(&worker) {
                     Err(io::Error::other("it was wanted no more before it was started"))
                 } else {
-                    spawn(&program)
+                    spawn(&program, own_group)
                 };
                 report(Spawned { worker, outcome });
             }
@@ -87,17 +87,21 @@ impl Spawner {
         self.cancelled.lock().remove(&worker);
     }
 
-    /// Orders a process. `false`: the thread is gone.
-    pub(crate) fn order(&self, worker: WorkerId) -> bool {
-        self.orders.send(worker).is_ok()
+    /// Orders a process, in a group of its own or (to be able to read the terminal) in the supervisor's. `false`: the thread
+    /// is gone.
+    pub(crate) fn order(&self, worker: WorkerId, own_group: bool) -> bool {
+        self.orders.send((worker, own_group)).is_ok()
     }
 }
 
-fn spawn(program: &Program) -> io::Result<Started> {
+fn spawn(program: &Program, own_group: bool) -> io::Result<Started> {
     let (link, theirs) = descriptors::socket_pair(SocketType::STREAM)?;
     let mut command = Command::new(format!("/proc/self/fd/{}", program.file.as_raw_fd()));
     command.arg0(&program.arg0).args(&program.args).env(MARK, program.depth.to_string());
-    command.stdin(Stdio::from(theirs)).process_group(0);
+    command.stdin(Stdio::from(theirs));
+    if own_group {
+        command.process_group(0);
+    }
     // The child is waited for by its pidfd; dropping std's handle neither waits nor kills.
     let child = command.spawn()?;
     let pid = Pid::from_child(&child);

@@ -326,8 +326,13 @@ fn worker(settings: Settings, program: impl Program, booted: Boot) -> ExitCode {
         let name = message.name.clone();
         let role =
             ProcessRole::Worker { name, index: message.index as usize, incarnation: message.worker.incarnation.0 };
-        if let Err(error) = init(&role) {
-            return fail(format!("init: {error:?}"));
+        match std::panic::catch_unwind(AssertUnwindSafe(|| init(&role))) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return fail(format!("init: {error:?}")),
+            Err(_) => {
+                control.say(&ToSupervisor::Ending(panic::last().into()));
+                return ExitCode::from(101);
+            }
         }
     }
     let runtime = match message.threads {

@@ -23,6 +23,11 @@ impl Decider {
         }
     }
 
+    /// Whether it is the tree itself.
+    pub(crate) fn is_tree(&self) -> bool {
+        matches!(self, Decider::Tree(_))
+    }
+
     pub(crate) fn poll_action(&mut self) -> Option<Action> {
         match self {
             Decider::Tree(tree) => tree.poll_action(),

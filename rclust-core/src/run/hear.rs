@@ -186,6 +186,18 @@ impl Supervise {
         }
         self.shared.tell(EventKind::Exited { reason: reason.clone(), expected }, &name, Some(worker), Some(pid));
         self.story(Story::Exited { worker, name, pid, reason: reason.clone(), expected });
+        if self.stopping && !live.ready {
+            // Its start is over either way: the machine must know why before it hears of a failed one.
+            self.tell_stop();
+        }
+        if matches!(reason, ExitReason::Signal { signal: 15, .. }) && !self.stopping {
+            let shared = self.shared.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(TERM_GRACE).await;
+                shared.command(Command::LateGone { worker, reason });
+            });
+            return;
+        }
         self.gone(worker, reason);
     }
 }

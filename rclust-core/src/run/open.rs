@@ -22,6 +22,9 @@ use crate::tree::machine::Tree;
 use crate::tree::plan::{ChildKind, ChildPlan, SupervisorPlan};
 use crate::wire::control::Found;
 
+/// The largest encoded arguments of a worker: half of a control frame.
+const LARGEST_ARGS: usize = crate::wire::frame::LARGEST_DOWN / 2;
+
 /// Stories that wait for the main thread.
 const STORIES: usize = 1024;
 
@@ -121,6 +124,10 @@ fn check_role(child: &ChildPlan, path: &str, launches: &[Launch], home: &Home) -
     match &launch.args {
         Args::Same(Err(error)) if !launch.template => {
             Err(StartError::Args { child: path.to_owned(), error: error.clone() })
+        }
+        Args::Same(Ok(bytes)) if bytes.len() > LARGEST_ARGS => {
+            let error = format!("they are {} bytes, the limit is {LARGEST_ARGS}", bytes.len());
+            Err(StartError::Args { child: path.to_owned(), error })
         }
         _ => Ok(()),
     }

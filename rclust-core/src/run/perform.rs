@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::child_spec::SHUTDOWN;
 use crate::error::{self, RunError, StartError};
 use crate::events::EventKind;
 use crate::exit::{ExitReason, StopReason};
@@ -27,10 +28,12 @@ impl Supervise {
             Action::Start { worker, launch, attempt, previous } => {
                 self.ordered
                     .insert(worker, Ordered { launch, attempt, previous, at: Instant::now(), kill: false, stop: None });
-                self.spawner.order(worker);
+                // The terminal is the foreground group's: a worker that inherits it stays in the supervisor's.
+                let inherits = self.launches.get(&launch).is_some_and(|launch| launch.stdin);
+                self.spawner.order(worker, !inherits);
             }
             Action::Stop { worker, why, deadline } => self.ask_to_stop(worker, why, deadline),
-            Action::Kill { worker } => self.kill(worker),
+            Action::Kill { worker } => self.kill_or_cancel(worker),
             Action::Retire { worker, deadline, .. } => self.ask_to_stop(worker, StopReason::Reload, deadline),
             Action::Notice(notice) => self.notice(notice),
             Action::Answer { call, answer } => {
@@ -77,6 +80,23 @@ impl Supervise {
             // Quiet, too late or gone: all mean that the stop goes on.
             let _ = tokio::time::timeout(DRAIN_LIMIT, told).await;
             shared.command(Command::StopNow { worker, why, deadline });
+        });
+    }
+
+    /// Ends a worker that the tree wants gone. One that was starting may be ready in this very moment: unless it has had all
+    /// its time, or everything must end now, it is asked first.
+    fn kill_or_cancel(&mut self, worker: WorkerId) {
+        let cancelled = self.live.get(&worker).is_some_and(|live| {
+            !live.ready && !live.asked && !live.killed && live.ordered.elapsed() < live.start_timeout
+        });
+        if !cancelled || self.now || !self.tree.is_tree() {
+            return self.kill(worker);
+        }
+        self.ask_to_stop(worker, StopReason::Shutdown, Some(SHUTDOWN));
+        let shared = self.shared.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SHUTDOWN).await;
+            shared.command(Command::TermDeadline { worker });
         });
     }
 
@@ -261,6 +281,9 @@ impl Supervise {
                     self.path(give_up.supervisor)
                 };
                 let text = error::gave_up(&self.path(give_up.child), &give_up);
+                if self.tree.place(give_up.child).is_none_or(|place| !place.is_supervisor) {
+                    self.innermost = Some((self.path(give_up.child), give_up.clone()));
+                }
                 self.shared.tell(EventKind::GaveUp(give_up), &node, None, None);
                 self.story(Story::GaveUp { name: node, text });
             }
@@ -281,7 +304,9 @@ impl Supervise {
                 self.finish(Err(RunError::Lost), Some(error));
             }
             End::GaveUp(give_up) => {
-                let child = self.path(give_up.child);
+                // What the program is told is the child that began it, not the chain of supervisors above.
+                let own = (self.path(give_up.child), give_up);
+                let (child, give_up) = self.innermost.take().unwrap_or(own);
                 self.finish(Err(RunError::GaveUp { child, give_up: Box::new(give_up) }), None);
             }
             End::AutoShutdown { slot } => {

@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::child_spec::Launch;
 use crate::error::{LookupError, RunError};
 use crate::events::{EVENTS, Event, EventKind};
-use crate::exit::StopReason;
+use crate::exit::{ExitReason, StopReason};
 use crate::id::{Slot, WorkerId};
 use crate::mailbox::dead::Dead;
 use crate::mailbox::endpoint::{Located, Upstream};
@@ -32,6 +32,8 @@ pub(crate) enum Command {
     StopNow { worker: WorkerId, why: StopReason, deadline: Option<Duration> },
     /// A worker that was sent SIGTERM has waited for an order that reaches everybody.
     TermGrace { worker: WorkerId },
+    /// A process that SIGTERM ended is gone; told late, because the same signal may be on its way to the supervisor.
+    LateGone { worker: WorkerId, reason: ExitReason },
     /// It had its time.
     TermDeadline { worker: WorkerId },
     /// An answer of the extension to a worker.
@@ -115,6 +117,11 @@ impl Shared {
         }
     }
 
+    /// Whether the tree has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
     /// Waits for the tree's end.
     pub(crate) async fn ended(&self) -> Result<(), RunError> {
         let mut end = self.end.subscribe();
@@ -147,6 +154,9 @@ pub(crate) struct InSupervisor(pub(crate) Arc<Shared>);
 
 impl Upstream for InSupervisor {
     fn open(&self, peer: Slot) -> Result<Option<Parts>, String> {
+        if self.0.has_ended() {
+            return Err("the cluster has ended".to_owned());
+        }
         if !self.0.directory.read().slots.contains_key(&peer) {
             return Err(format!("{peer} does not exist"));
         }

@@ -28,7 +28,7 @@ use crate::run::open::{self, Setup};
 use crate::run::shared::{Command, Shared};
 use crate::sys::identity::Identity;
 use crate::trace::Story;
-use crate::tree::event::{Action, Answer as Managed, CallId, Event, Request as Management, Time};
+use crate::tree::event::{Action, Answer as Managed, CallId, Event, GiveUp, Request as Management, Time};
 use crate::wire::control::{Answer, Ending, ToWorker};
 
 /// Words of workers that wait for the loop; more of them wait in the workers' links.
@@ -36,6 +36,13 @@ const WORDS: usize = 256;
 
 /// Frames that wait for one worker to read; one that lets more pile up has not read its control link for long.
 pub(crate) const FRAMES: usize = 8192;
+
+/// How long the body has to end when a signal comes after the tree has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A signal that is repeated within this time is one order (`timeout(1)` and service managers send it to a process and to its
+/// group).
+const ONE_ORDER: Duration = Duration::from_millis(500);
 
 /// How long a stop waits for connections that nobody has taken.
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
@@ -49,7 +56,12 @@ pub(crate) fn run(setup: Setup) {
             return;
         }
     };
-    runtime.block_on(supervise(setup));
+    let shared = setup.shared.clone();
+    if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(supervise(setup)))).is_err() {
+        // A bug of ours. A supervisor that hears nothing any more is worse than none: its workers go with it.
+        shared.set_ended(Err(RunError::Lost));
+        crate::sys::process::exit_now(101);
+    }
 }
 
 /// A process that lives.
@@ -114,6 +126,14 @@ pub(crate) struct Supervise {
     missed: Arc<AtomicU64>,
     /// Whether the order to stop has been given (the machine may hear of it later, when connections are quiet).
     pub(crate) stopping: bool,
+    /// Whether the machine has heard of it.
+    pub(crate) told_stop: bool,
+    /// Nothing is waited for any more.
+    pub(crate) now: bool,
+    /// The first signal that ordered the stop.
+    signalled: Option<(&'static str, Instant)>,
+    /// The innermost give-up: which worker exhausted its supervisor.
+    pub(crate) innermost: Option<(String, GiveUp)>,
 }
 
 async fn supervise(setup: Setup) {
@@ -148,8 +168,11 @@ async fn supervise(setup: Setup) {
             () = timer => own.decide(Event::Wakeup),
         }
     }
-    own.endpoint.close();
     drop(own);
+    // The tree has ended; the program's body may go on, or be stuck. The signals are still ours: one more ends the program.
+    signals.next().await;
+    tokio::time::sleep(LAST_WORDS).await;
+    crate::sys::process::exit_now(1);
 }
 
 type Prepared = (Supervise, mpsc::UnboundedReceiver<Command>, Signals);
@@ -205,6 +228,10 @@ fn prepare(
                 stories,
                 missed,
                 stopping: false,
+                told_stop: false,
+                now: false,
+                signalled: None,
+                innermost: None,
             };
             Ok((own, orders, signals))
         }
@@ -281,9 +308,14 @@ impl Supervise {
         if name == "SIGHUP" {
             self.story(Story::Signal { name, meaning: "ignored (reload is not there yet)" });
         } else if self.stopping {
-            self.story(Story::Signal { name, meaning: "a second one: stopping now" });
-            self.decide(Event::Kill);
+            let repeated = self.signalled.is_some_and(|(first, at)| first == name && at.elapsed() < ONE_ORDER);
+            if !repeated {
+                self.story(Story::Signal { name, meaning: "a second one: stopping now" });
+                self.now = true;
+                self.decide(Event::Kill);
+            }
         } else {
+            self.signalled = Some((name, Instant::now()));
             self.story(Story::Signal { name, meaning: "stopping" });
             self.stop();
         }
@@ -298,7 +330,7 @@ impl Supervise {
         let (quiet, told) = oneshot::channel();
         let asked = self.extension.as_ref().is_some_and(|net| net.send(extension::Event::Quiet(quiet)).is_ok());
         if !asked {
-            return self.decide(Event::Stop);
+            return self.tell_stop();
         }
         let shared = self.shared.clone();
         tokio::spawn(async move {
@@ -308,10 +340,18 @@ impl Supervise {
         });
     }
 
+    /// The machine hears of the stop, once.
+    pub(crate) fn tell_stop(&mut self) {
+        if !std::mem::replace(&mut self.told_stop, true) {
+            self.decide(Event::Stop);
+        }
+    }
+
     fn command(&mut self, command: Command) {
         match command {
             Command::Stop => self.stop(),
-            Command::Quiet => self.decide(Event::Stop),
+            Command::Quiet => self.tell_stop(),
+            Command::LateGone { worker, reason } => self.gone(worker, reason),
             Command::LaneMade { between: (a, b) } => self.share_lane(a, b),
             Command::StopNow { worker, why, deadline } => {
                 self.send(worker, &ToWorker::Stop { why, deadline }, Vec::new());
@@ -406,7 +446,7 @@ impl Supervise {
 
     fn adopt(&mut self, worker: WorkerId, ordered: &Ordered, started: Started) -> io::Result<()> {
         let name = self.shared.name(worker.slot);
-        let kill_group = self.launches.get(&ordered.launch).is_some_and(|launch| launch.kill_group);
+        let kill_group = self.launches.get(&ordered.launch).is_some_and(|launch| launch.kill_group && !launch.stdin);
         let process = Watched::new(started.pid, started.pidfd, kill_group)?;
         let link = SupervisorEnd::new(started.link)?;
         let (outgoing, frames) = mpsc::channel(FRAMES);
@@ -478,6 +518,8 @@ impl Supervise {
             self.story(Story::Ended { text });
         }
         self.extension = None;
+        // Nothing can be sent any more, before anybody hears of the end.
+        self.endpoint.close();
         // Calls that were never answered hear that the tree has ended by their sender's end.
         self.calls.clear();
         self.shared.set_ended(how);

@@ -7,14 +7,16 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-/// Device, inode, size and times of a program's file. Two processes with the same one run the same program.
+/// Device, inode and size of a program's file. Two processes with the same one run the same program: the supervisor holds
+/// the file by a descriptor and starts it through that, and the kernel lets nobody write to a file that runs.
+///
+/// No times: a rename, a link or a `chmod` of the file (every deploy) changes its ctime, and `touch` its mtime, without
+/// changing what runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Identity {
     device: u64,
     inode: u64,
     size: i64,
-    modified: (i64, u64),
-    changed: (i64, u64),
 }
 
 impl Identity {
@@ -22,13 +24,7 @@ impl Identity {
     #[allow(clippy::unnecessary_cast)] // the fields' types differ between architectures
     pub(crate) fn of(file: impl AsFd) -> io::Result<Identity> {
         let stat = rustix::fs::fstat(file)?;
-        Ok(Identity {
-            device: stat.st_dev as u64,
-            inode: stat.st_ino as u64,
-            size: stat.st_size as i64,
-            modified: (stat.st_mtime as i64, stat.st_mtime_nsec as u64),
-            changed: (stat.st_ctime as i64, stat.st_ctime_nsec as u64),
-        })
+        Ok(Identity { device: stat.st_dev as u64, inode: stat.st_ino as u64, size: stat.st_size as i64 })
     }
 }
 
