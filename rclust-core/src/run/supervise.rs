@@ -168,9 +168,13 @@ async fn supervise(setup: Setup) {
             () = timer => own.decide(Event::Wakeup),
         }
     }
+    let now = own.now;
     drop(own);
-    // The tree has ended; the program's body may go on, or be stuck. The signals are still ours: one more ends the program.
-    signals.next().await;
+    // The tree has ended; the program's body may go on, or be stuck. The signals are still ours: one more ends the program,
+    // unless a second one has come already.
+    if !now {
+        signals.next().await;
+    }
     tokio::time::sleep(LAST_WORDS).await;
     crate::sys::process::exit_now(1);
 }
