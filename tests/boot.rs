@@ -31,7 +31,8 @@ fn a_process_that_never_passed_boot_starts_nothing() {
     };
     let outcome = runtime.block_on(Supervisor::one_for_one().child(Child::<Nobody>::new("n")).start());
     assert!(matches!(outcome, Err(StartError::NotBooted)), "{outcome:?}");
-    assert_eq!(copies(), 0);
+    // A program that another test starts looks like a copy for a moment, between its start and its exec.
+    assert!(rclust_tests::comes_true(|| copies() == 0), "something of this program was started");
 }
 
 #[test]

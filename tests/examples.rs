@@ -38,8 +38,7 @@ fn tree_takes_down_who_belongs_together() {
     running.line("store/index     stops: Group");
     await_end(index);
     running.line("store/disk      is process");
-    running.line("store/index     is process");
-    running.line("store/index ready");
+    running.all(&["store/index     is process", "store/index ready"]);
     running.signal(Signal::TERM);
     let said = running.end_with(0);
     let stops: Vec<&str> = said.lines().filter(|line| line.contains("stops: Shutdown")).collect();

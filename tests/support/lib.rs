@@ -72,6 +72,18 @@ impl Running {
         }
     }
 
+    /// Waits for lines with each of these texts, in any order: the two outputs have none between them.
+    pub fn all(&mut self, texts: &[&str]) {
+        let mut missing = texts.to_vec();
+        while !missing.is_empty() {
+            let line = self.line("");
+            missing.retain(|text| !line.contains(text));
+            if self.seen.len() > 100_000 {
+                panic!("no lines with {missing:?}");
+            }
+        }
+    }
+
     /// The same, and the rest of the line behind the text.
     pub fn after(&mut self, text: &str) -> String {
         let line = self.line(text);
