@@ -24,14 +24,14 @@ fn http(workers: u32, dispatch: &str) -> (Running, SocketAddr) {
 #[test]
 fn round_robin_goes_in_turn_and_balanced_spreads_what_stays_open() {
     let (running, address) = http(4, "round_robin");
-    running_ready(&running, 4);
+    all_are_dispatched_to(&running, address, 4);
     let workers: Vec<u32> = (0..40).map(|_| get(address, "/").unwrap().number("x-worker")).collect();
     for pair in workers.windows(2) {
         assert_eq!(pair[1], (pair[0] + 1) % 4, "{workers:?}");
     }
     drop(running);
     let (running, address) = http(4, "balanced");
-    running_ready(&running, 4);
+    all_are_dispatched_to(&running, address, 4);
     let mut open: Vec<Connection> = (0..40).map(|_| Connection::open(address).unwrap()).collect();
     let mut counts = HashMap::new();
     for connection in &mut open {
@@ -41,9 +41,14 @@ fn round_robin_goes_in_turn_and_balanced_spreads_what_stays_open() {
     assert!(counts.values().all(|count| (9..=11).contains(count)), "{counts:?}");
 }
 
-/// All workers are ready when the program says that it listens; this looks that they are as many.
-fn running_ready(running: &Running, workers: usize) {
+/// All workers are ready when the program says that it listens; the net thread may hear of it a moment later.
+fn all_are_dispatched_to(running: &Running, address: SocketAddr, workers: usize) {
     assert_eq!(running.workers().len(), workers);
+    let mut seen = std::collections::HashSet::new();
+    assert!(rclust_tests::comes_true(|| {
+        seen.insert(get(address, "/").unwrap().number("x-worker"));
+        seen.len() == workers
+    }));
 }
 
 #[test]
