@@ -68,3 +68,8 @@ fn after_the_end_of_the_cluster_nothing_can_be_sent() {
         holds("after_the_end");
     }
 }
+
+#[test]
+fn what_a_slot_sent_before_it_was_forgotten_is_read() {
+    holds("last_words");
+}

@@ -90,3 +90,8 @@ fn nothing_grows_over_a_thousand_incarnations() {
 fn the_programs_own_children_are_left_alone() {
     holds("children");
 }
+
+#[test]
+fn copies_leave_nothing_behind_and_after_the_end_calls_are_refused() {
+    holds("copies_and_the_end");
+}

@@ -47,6 +47,8 @@ pub(crate) struct Launch {
     pub(crate) kill_group: bool,
     /// Whether it only describes copies, which have arguments of their own.
     pub(crate) template: bool,
+    /// Whether it is one copy's alone, and goes with it.
+    pub(crate) copy: bool,
 }
 
 /// No arguments have been given.
@@ -100,7 +102,15 @@ impl Common {
         let launch = launches.len() as u32;
         let args = self.args.unwrap_or_else(|| Args::Same(Ok(Vec::new())));
         let (stdin, start_timeout, kill_group) = (self.stdin, self.start_timeout, self.kill_group);
-        launches.push(Launch { role: Role::of::<W>(), args, stdin, start_timeout, kill_group, template: false });
+        launches.push(Launch {
+            role: Role::of::<W>(),
+            args,
+            stdin,
+            start_timeout,
+            kill_group,
+            template: false,
+            copy: false,
+        });
         ChildPlan {
             name: self.name,
             restart: self.restart,
@@ -432,5 +442,6 @@ pub(crate) fn copy<W: Worker>(args: &W::Args) -> Launch {
         start_timeout: START_TIMEOUT,
         kill_group: false,
         template: false,
+        copy: true,
     }
 }

@@ -44,6 +44,8 @@ pub enum ExitReason {
     Spawn(String),
     /// `start` declined to run (OTP's `ignore`): the slot stays down, no failure is counted.
     Ignored,
+    /// There was no process: what a monitor of nobody hears (OTP's `noproc`).
+    NotRunning,
     /// The process has ended and its status could not be read (somebody else collected it).
     Unknown,
 }
@@ -82,6 +84,7 @@ impl fmt::Display for ExitReason {
             ExitReason::StartTimeout(limit) => write!(f, "not ready within {limit:?}"),
             ExitReason::Spawn(error) => write!(f, "could not be started: {error}"),
             ExitReason::Ignored => f.write_str("declined to start"),
+            ExitReason::NotRunning => f.write_str("was not running"),
             ExitReason::Unknown => f.write_str("unknown: its exit status was collected by somebody else"),
         }
     }

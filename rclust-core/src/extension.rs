@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::context::{ShutdownSignal, say_ready};
-use crate::id::WorkerId;
+use crate::id::{Slot, WorkerId};
 use crate::ipc::control::Control;
 use crate::mailbox::endpoint::Endpoint;
 use crate::run::shared::{Command, Shared};
@@ -61,6 +61,11 @@ pub enum Event {
     Gone {
         /// Who.
         worker: WorkerId,
+    },
+    /// A slot will never be filled again.
+    Forgotten {
+        /// Which.
+        slot: Slot,
     },
     /// A question of a worker; not trusted.
     Request {

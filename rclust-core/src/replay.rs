@@ -46,6 +46,7 @@ impl Processes {
             start_timeout: crate::child_spec::START_TIMEOUT,
             kill_group: false,
             template: false,
+            copy: false,
         };
         let (shared, endpoint, _up) = open::open(Decider::Player(sender), vec![launch])?;
         Ok(Processes { shared, endpoint, events, begun: Instant::now() })

@@ -210,16 +210,19 @@ impl<W: Worker> DynamicRef<W> {
         }
     }
 
-    /// Stops a copy and forgets it.
+    /// Stops a copy and forgets it. One that has ended already is done.
     ///
     /// # Errors
-    /// It is no copy of this supervisor.
+    /// The copy waits for a restart in this moment: ask again.
     /// # Cancel safety
     /// Dropped before completion, the copy is stopped all the same.
     pub async fn terminate(&self, copy: &WorkerRef<W::Msg>) -> Result<(), ManageError> {
         let states = self.node.which_children().await?;
-        let current = states.into_iter().find(|child| child.slot == copy.slot()).and_then(|child| child.state.worker());
-        let Some(worker) = current else {
+        let Some(child) = states.into_iter().find(|child| child.slot == copy.slot()) else {
+            // It has ended already, which is what was asked for (OTP: `ok` for a dead process).
+            return Ok(());
+        };
+        let Some(worker) = child.state.worker() else {
             let (supervisor, child) = (self.node.shown(), copy.name().to_owned());
             return Err(ManageError::Refused { supervisor, child, refusal: Refusal::NotFound });
         };

@@ -196,7 +196,7 @@ impl<'de, M> Deserialize<'de> for WorkerRef<M> {
     }
 }
 
-/// A pool's members, as others hold them.
+/// A pool's members, as others hold them: those that it had when it was looked up. After a resize, look it up again.
 pub struct PoolRef<M> {
     members: Arc<[WorkerRef<M>]>,
     turn: Arc<AtomicUsize>,

@@ -128,6 +128,7 @@ fn handle(house: &Shared, event: Event) {
             own.take_back(worker);
             own.draining.retain(|(draining, _)| *draining != worker);
         }
+        Event::Forgotten { slot } => house.borrow_mut().forget(slot.0),
         Event::Request { worker, id, body } => request(house, worker, id, &body),
         Event::Room { worker, told } => {
             told.store(false, Ordering::Release);
@@ -316,6 +317,17 @@ impl House {
             let room = bound.room.clone();
             self.listeners.remove(&number);
             room.notify_one();
+        }
+    }
+
+    /// A slot will never be filled again: its page and its queues go.
+    fn forget(&mut self, slot: u32) {
+        self.slots.remove(&slot);
+        for bound in self.listeners.values_mut() {
+            if let Some(lane) = bound.lanes.remove(&slot) {
+                bound.held.extend(lane.queue.read_back());
+                bound.room.notify_one();
+            }
         }
     }
 

@@ -330,6 +330,27 @@ async fn inbox() -> Outcome {
     Ok(())
 }
 
+/// What a slot sent before it was forgotten is read afterwards.
+async fn last_words() -> Outcome {
+    let tree = Supervisor::one_for_one().child(Child::<Actor>::new("b").args(String::new()));
+    let t = Child::<Actor>::new("t").args(String::new()).restart(Restart::Temporary);
+    let cluster = tree.child(t).start().await?;
+    let t = cluster.worker::<Actor>("t")?;
+    for n in 0..100 {
+        t.send(Job::Report(n)).await?;
+    }
+    t.send(Job::Crash).await?;
+    while cluster.worker::<Actor>("t").is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let mut inbox = cluster.inbox::<Job>();
+    for n in 0..100 {
+        let job = tokio::time::timeout(Duration::from_secs(10), inbox.recv()).await.context("lost")?;
+        ensure!(matches!(job, Job::Note(m) if m == n), "{job:?} instead of {n}");
+    }
+    Ok(())
+}
+
 /// After the end nothing is taken any more.
 async fn after_the_end() -> Outcome {
     let cluster = tree(&[("a", ""), ("b", "")]).await?;
@@ -440,6 +461,7 @@ async fn main() -> Outcome {
         "full_mailbox" => full_mailbox().await?,
         "inbox" => inbox().await?,
         "gone" => gone().await?,
+        "last_words" => last_words().await?,
         "after_the_end" => after_the_end().await?,
         "pools" => pools().await?,
         "traffic" => traffic().await?,

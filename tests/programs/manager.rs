@@ -339,6 +339,32 @@ async fn groups() -> Outcome {
     Ok(())
 }
 
+/// Copies that come and go leave nothing behind; after the end calls are refused, and a stream of events ends.
+async fn copies_and_the_end() -> Outcome {
+    let cluster = Supervisor::one_for_one().child(Dynamic::<Life>::new("copies")).child(life("a", "")).start().await?;
+    let copies = cluster.dynamic::<Life>("copies")?;
+    let mut open = Vec::new();
+    for n in 0..200 {
+        let copy = copies.start(n.to_string()).await?;
+        ensure!(copy.ask(Msg::Way).await? == n.to_string());
+        copies.terminate(&copy).await?;
+        copies.terminate(&copy).await?;
+        if n >= 20 {
+            open.push(std::fs::read_dir("/proc/self/fd")?.count());
+        }
+    }
+    let (first, last) = (open[0], open[open.len() - 1]);
+    ensure!(last <= first + 4, "descriptors grow with every copy: {first} then {last}");
+    let far = life("far", "").start_timeout(Duration::MAX).shutdown(Shutdown::Timeout(Duration::MAX));
+    cluster.start_child(far).await?;
+    cluster.terminate_child("far").await?;
+    cluster.stop().await;
+    ensure!(refusal(cluster.which_children().await)? == Refusal::Stopping);
+    ensure!(refusal(cluster.restart_child("a").await)? == Refusal::Stopping);
+    ensure!(copies.start(String::new()).await.is_err() && cluster.events().next().await.is_none());
+    Ok(())
+}
+
 /// The program's own children are its own to wait for, whatever happens to workers meanwhile.
 async fn children() -> Outcome {
     let cluster = Supervisor::one_for_one().intensity(10, NEVER).child(life("a", "")).start().await?;
@@ -401,6 +427,7 @@ async fn main() -> Outcome {
         "declines" => declines().await?,
         "significant" => significant().await?,
         "groups" => groups().await?,
+        "copies_and_the_end" => copies_and_the_end().await?,
         "children" => children().await?,
         "thousand" => thousand().await?,
         other => bail!("no scenario `{other}`"),

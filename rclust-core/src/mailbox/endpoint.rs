@@ -221,8 +221,13 @@ impl Endpoint {
 
     /// `peer` will never be filled again.
     pub(crate) fn peer_gone(&self, peer: Slot) {
-        if let Some(lane) = self.lanes.read().get(&peer) {
+        // References that still hold the lane find it closed; its memory and doorbell go with the last of them.
+        if let Some(lane) = self.lanes.write().remove(&peer) {
             lane.close();
+            // Nobody may be reading the inbox: an empty lane must not wait there for a reader for ever. What the slot had
+            // sent before it went is still read.
+            let empty = lane.inbox.lock().is_empty();
+            self.active.lock().retain(|active| !(empty && Arc::ptr_eq(active, &lane)));
         }
         self.pending.lock().closed(peer);
     }
@@ -325,7 +330,13 @@ async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc
         match ready.await {
             Some(Ok(mut guard)) => match descriptors::hush(bell.get_ref().as_ref()) {
                 Ok(true) => guard.clear_ready(),
-                Ok(false) | Err(_) => return,
+                // The lane is given up: its last messages are still to be read.
+                Ok(false) | Err(_) => {
+                    if !lane.inbox.lock().is_empty() {
+                        endpoint.activate(&lane);
+                    }
+                    return;
+                }
             },
             Some(Err(_)) => return,
             None => {

@@ -254,6 +254,11 @@ impl Reader {
         Ok(tail != self.taken)
     }
 
+    /// Whether there is nothing to take. (What cannot be read counts as something.)
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.tail == self.taken && matches!(self.look(), Ok(false))
+    }
+
     /// Takes the next record: its payload is appended to `into`, its kind returned. It is in hand until [`Reader::done`].
     pub(crate) fn take(&mut self, into: &mut Vec<u8>) -> Result<Option<u32>, Corrupt> {
         if self.tail == self.taken && !self.look()? {

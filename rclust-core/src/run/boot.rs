@@ -468,7 +468,15 @@ where
 fn default_launch() -> Launch {
     let start_timeout = child_spec::START_TIMEOUT;
     let args = Args::Same(Ok(Vec::new()));
-    Launch { role: Role::of::<Main>(), args, stdin: false, start_timeout, kill_group: false, template: false }
+    Launch {
+        role: Role::of::<Main>(),
+        args,
+        stdin: false,
+        start_timeout,
+        kill_group: false,
+        template: false,
+        copy: false,
+    }
 }
 
 /// How long a body has to stop.

@@ -132,7 +132,7 @@ impl Supervise {
             self.watchers.entry(slot).or_default().insert(watcher);
         } else {
             let worker = WorkerId { slot, incarnation: Incarnation(0) };
-            let (name, reason) = (self.shared.name(slot), ExitReason::Unknown);
+            let (name, reason) = (self.shared.name(slot), ExitReason::NotRunning);
             self.send(watcher, &ToWorker::PeerDown { worker, name, taken: None, reason, watched: true }, Vec::new());
         }
     }

@@ -26,6 +26,7 @@ impl Supervise {
     pub(crate) fn perform(&mut self, action: Action) {
         match action {
             Action::Start { worker, launch, attempt, previous } => {
+                self.last.insert(worker.slot, (launch, worker.incarnation));
                 self.ordered
                     .insert(worker, Ordered { launch, attempt, previous, at: Instant::now(), kill: false, stop: None });
                 // The terminal is the foreground group's: a worker that inherits it stays in the supervisor's.
@@ -240,6 +241,14 @@ impl Supervise {
 
     /// A slot that will never be filled again.
     fn forget(&mut self, slot: Slot) {
+        self.tell_extension(extension::Event::Forgotten { slot });
+        if let Some((launch, _)) = self.last.remove(&slot) {
+            // A copy's arguments are its own; what others run stays.
+            if self.launches.get(&launch).is_some_and(|launch| launch.copy) {
+                self.launches.remove(&launch);
+            }
+        }
+        self.watchers.remove(&slot);
         let peers = self.shared.board.forget(slot);
         for peer in peers {
             if peer == Slot::SUPERVISOR {
@@ -271,7 +280,8 @@ impl Supervise {
         match notice {
             Notice::Restarting { slot, delay, attempt } => {
                 let kind = if delay.is_zero() { EventKind::Restarting } else { EventKind::BackingOff(delay) };
-                self.shared.tell(kind, &self.path(slot), None, None);
+                let ended = self.last.get(&slot).map(|(_, incarnation)| WorkerId { slot, incarnation: *incarnation });
+                self.shared.tell(kind, &self.path(slot), ended, None);
                 self.story(Story::Restarting { name: self.path(slot), delay, attempt });
             }
             Notice::GaveUp(give_up) => {

@@ -100,7 +100,7 @@ impl Shared {
 
     /// A stream of what happens from now on.
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
-        let sender = self.events.get_or_init(|| Mutex::new(Some(broadcast::channel(EVENTS).0)));
+        let sender = self.events.get_or_init(|| Mutex::new((!self.has_ended()).then(|| broadcast::channel(EVENTS).0)));
         match &*sender.lock() {
             Some(sender) => sender.subscribe(),
             // The tree has ended: a stream that has too.
@@ -145,7 +145,9 @@ impl Shared {
 
     /// A slot's path.
     pub(crate) fn name(&self, slot: Slot) -> String {
-        self.directory.read().slots.get(&slot).cloned().unwrap_or_else(|| slot.to_string())
+        let directory = self.directory.read();
+        let node = || directory.nodes.iter().find(|(_, node)| **node == slot).map(|(path, _)| path.clone());
+        directory.slots.get(&slot).cloned().or_else(node).unwrap_or_else(|| slot.to_string())
     }
 }
 

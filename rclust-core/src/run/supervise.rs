@@ -16,7 +16,7 @@ use crate::error::{RunError, StartError};
 use crate::events::EventKind;
 use crate::exit::{ExitReason, StopReason};
 use crate::extension;
-use crate::id::{Slot, WorkerId};
+use crate::id::{Incarnation, Slot, WorkerId};
 use crate::ipc::link::{Outgoing, SupervisorEnd};
 use crate::mailbox::endpoint::Endpoint;
 use crate::process::spawn::{Program, Spawned, Spawner, Started};
@@ -113,6 +113,8 @@ pub(crate) struct Supervise {
     pub(crate) identity: Identity,
     pub(crate) live: HashMap<WorkerId, Live>,
     pub(crate) ordered: HashMap<WorkerId, Ordered>,
+    /// What each slot ran last, and as which incarnation.
+    pub(crate) last: HashMap<Slot, (u32, Incarnation)>,
     /// Who wants to hear of a slot's next end.
     pub(crate) watchers: HashMap<Slot, HashSet<WorkerId>>,
     pub(crate) extension: Option<mpsc::UnboundedSender<extension::Event>>,
@@ -151,7 +153,8 @@ async fn supervise(setup: Setup) {
     };
     own.decide(Event::Boot);
     while !own.ended {
-        let wakeup = own.tree.poll_wakeup().map(|at| tokio::time::Instant::from_std(own.started + at));
+        let wakeup =
+            own.tree.poll_wakeup().and_then(|at| own.started.checked_add(at)).map(tokio::time::Instant::from_std);
         let timer = async {
             match wakeup {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -169,7 +172,8 @@ async fn supervise(setup: Setup) {
         }
     }
     let now = own.now;
-    drop(own);
+    // Calls that come too late find nobody, and their callers hear of that.
+    drop((own, orders, newborn, from_workers));
     // The tree has ended; the program's body may go on, or be stuck. The signals are still ours: one more ends the program,
     // unless a second one has come already.
     if !now {
@@ -223,6 +227,7 @@ fn prepare(
                 identity,
                 live: HashMap::new(),
                 ordered: HashMap::new(),
+                last: HashMap::new(),
                 watchers: HashMap::new(),
                 extension,
                 told: Some(told),
