@@ -159,18 +159,25 @@ macro_rules! worker_child {
 
         impl<W: Worker, A> $name<W, A> {
             /// When it is started again; [`Restart::Permanent`] unless said otherwise.
+            ///
+            /// # Source
+            /// OTP, `supervisor`, `restart` in `child_spec()` (rule 11).
             pub fn restart(mut self, restart: Restart) -> Self {
                 self.common.restart = restart;
                 self
             }
 
             /// How it is stopped; 5 s, then killed, unless said otherwise.
+            ///
+            /// # Source
+            /// OTP, `supervisor`, `shutdown` in `child_spec()` (rules 39 to 42).
             pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
                 self.common.shutdown = shutdown;
                 self
             }
 
-            /// Not ready after this long, it is killed and has failed to start; 30 s unless said otherwise.
+            /// Not ready after this long, it is killed and has failed to start; 30 s unless said otherwise. OTP has no such limit
+            /// (rule 7): for processes there must be one.
             pub fn start_timeout(mut self, limit: Duration) -> Self {
                 self.common.start_timeout = limit;
                 self
@@ -184,6 +191,9 @@ macro_rules! worker_child {
             }
 
             /// Whether its end can end its supervisor (see `Supervisor::auto_shutdown`); it must then not be permanent.
+            ///
+            /// # Source
+            /// OTP, `supervisor`, "Automatic Shutdown" (rules 5, 49 to 54).
             pub fn significant(mut self, significant: bool) -> Self {
                 self.common.significant = significant;
                 self

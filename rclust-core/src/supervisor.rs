@@ -43,16 +43,25 @@ impl Supervisor {
     }
 
     /// A child that ended is restarted alone.
+    ///
+    /// # Source
+    /// OTP, `supervisor`, "Restart Strategy" (rule 24).
     pub fn one_for_one() -> Supervisor {
         Supervisor::new(Strategy::OneForOne)
     }
 
     /// If a child ends, all others are stopped, last to first, and all are started again, first to last.
+    ///
+    /// # Source
+    /// OTP, `supervisor`, "Restart Strategy" (rules 25, 28, 29).
     pub fn one_for_all() -> Supervisor {
         Supervisor::new(Strategy::OneForAll)
     }
 
     /// If a child ends, those after it are stopped, last to first, and it and they are started again, first to last.
+    ///
+    /// # Source
+    /// OTP, `supervisor`, "Restart Strategy" (rules 26 to 29).
     pub fn rest_for_one() -> Supervisor {
         Supervisor::new(Strategy::RestForOne)
     }
@@ -82,13 +91,19 @@ impl Supervisor {
         self
     }
 
-    /// When this supervisor itself, as a child, is started again; permanent unless said otherwise.
+    /// When this supervisor itself, as a child, is started again; permanent unless said otherwise. Giving up is a normal end.
+    ///
+    /// # Source
+    /// OTP, `supervisor`, `restart` in `child_spec()` (rules 11, 46, 48).
     pub fn restart(mut self, restart: Restart) -> Supervisor {
         self.restart = restart;
         self
     }
 
     /// Adds a child behind those that are there: children are started in this order and stopped in the reverse one.
+    ///
+    /// # Source
+    /// OTP, `supervisor`, "Child Specification" and start and stop order (rules 3, 7, 44).
     pub fn child(mut self, child: impl IntoChild) -> Supervisor {
         if self.failed.is_none() {
             match child.into_child(&mut self.launches) {

@@ -7,6 +7,9 @@ use std::time::Duration;
 pub const MAX_DEPTH: usize = 64;
 
 /// When a child is started again after it ended.
+///
+/// # Source
+/// OTP, `supervisor`, `restart` in `child_spec()` (rules 11, 12, 28).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Restart {
     /// Always.
@@ -19,6 +22,9 @@ pub enum Restart {
 }
 
 /// How a child is stopped.
+///
+/// # Source
+/// OTP, `supervisor`, `shutdown` in `child_spec()` (rules 39 to 42).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shutdown {
     /// Asked, and killed if it still lives after this time.
@@ -30,6 +36,9 @@ pub enum Shutdown {
 }
 
 /// Who goes down with whom.
+///
+/// # Source
+/// OTP, `supervisor`, "Restart Strategy" (rules 24 to 31).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Strategy {
     /// The ended child alone is restarted.
@@ -42,6 +51,9 @@ pub enum Strategy {
 }
 
 /// When the end of significant children ends their supervisor.
+///
+/// # Source
+/// OTP, `supervisor`, "Automatic Shutdown" (rules 49 to 54).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum AutoShutdown {
     /// Never.
