@@ -80,6 +80,10 @@ struct Common {
     backoff: Option<Backoff>,
     significant: bool,
     args: Option<Args>,
+    /// A pool's.
+    size: Size,
+    /// A pool's, if it is not the usual one.
+    intensity: Option<Intensity>,
 }
 
 impl Common {
@@ -95,6 +99,8 @@ impl Common {
             backoff: None,
             significant: false,
             args: None,
+            size: Size::Auto,
+            intensity: None,
         }
     }
 
@@ -138,7 +144,7 @@ macro_rules! worker_child {
             where
                 W: Worker,
             {
-                $name { common: Common::new(name.into()), size: Size::Auto, intensity: None, _types: PhantomData }
+                $name { common: Common::new(name.into()), _types: PhantomData }
             }
         }
 
@@ -146,14 +152,14 @@ macro_rules! worker_child {
             /// What every incarnation is started with: encoded once, replayed at every restart.
             pub fn args(mut self, args: W::Args) -> $name<W, Set> {
                 self.common.args = Some(Args::Same(encode(&args)));
-                $name { common: self.common, size: self.size, intensity: self.intensity, _types: PhantomData }
+                $name { common: self.common, _types: PhantomData }
             }
 
             /// What each incarnation is started with, made anew for it. Called by the supervisor, on its tree thread: it must
             /// not block.
             pub fn args_with(mut self, make: impl Fn(WorkerId) -> W::Args + Send + 'static) -> $name<W, Set> {
                 self.common.args = Some(Args::Each(Box::new(move |worker| encode(&make(worker)))));
-                $name { common: self.common, size: self.size, intensity: self.intensity, _types: PhantomData }
+                $name { common: self.common, _types: PhantomData }
             }
         }
 
@@ -235,10 +241,6 @@ pub enum Stdin {
 #[must_use]
 pub struct Child<W, A = Unset> {
     common: Common,
-    #[allow(dead_code)] // a pool's; the two are made by one macro
-    size: Size,
-    #[allow(dead_code)]
-    intensity: Option<Intensity>,
     _types: PhantomData<fn() -> (W, A)>,
 }
 
@@ -249,8 +251,6 @@ pub struct Child<W, A = Unset> {
 #[must_use]
 pub struct Pool<W, A = Unset> {
     common: Common,
-    size: Size,
-    intensity: Option<Intensity>,
     _types: PhantomData<fn() -> (W, A)>,
 }
 
@@ -260,22 +260,23 @@ worker_child!(Pool);
 impl<W: Worker, A> Pool<W, A> {
     /// At most `restarts` of members within `within`; one more and the pool gives up. 10 x size in 10 s unless said otherwise.
     pub fn intensity(mut self, restarts: u32, within: Duration) -> Self {
-        self.intensity = Some(Intensity::Limited { restarts, within });
+        self.common.intensity = Some(Intensity::Limited { restarts, within });
         self
     }
 
     /// How many members; [`Size::Auto`] unless said otherwise.
     pub fn size(mut self, size: impl Into<Size>) -> Self {
-        self.size = size.into();
+        self.common.size = size.into();
         self
     }
 
     fn plan(self, launches: &mut Vec<Launch>) -> Result<ChildPlan, StartError> {
-        let size = self.size.resolve()?;
+        let size = self.common.size.resolve()?;
+        let intensity = self.common.intensity;
         let restart = self.common.restart;
         let usual = Intensity::Limited { restarts: 10 * size as u32, within: Duration::from_secs(10) };
         let member = self.common.plan::<W>(launches);
-        Ok(pool(member, size, restart, self.intensity.unwrap_or(usual)))
+        Ok(pool(member, size, restart, intensity.unwrap_or(usual)))
     }
 }
 

@@ -360,7 +360,13 @@ impl Supervise {
         match command {
             Command::Stop => self.stop(),
             Command::Quiet => self.tell_stop(),
-            Command::LateGone { worker, reason } => self.gone(worker, reason),
+            Command::LateGone { worker, reason } => {
+                if self.stopping {
+                    // The order did reach everybody: this end is a part of it, not a death.
+                    self.tell_stop();
+                }
+                self.gone(worker, reason);
+            }
             Command::LaneMade { between: (a, b) } => self.share_lane(a, b),
             Command::StopNow { worker, why, deadline } => {
                 self.send(worker, &ToWorker::Stop { why, deadline }, Vec::new());
