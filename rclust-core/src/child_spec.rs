@@ -4,14 +4,15 @@ use std::any::type_name;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use crate::WorkerId;
 use crate::error::StartError;
+use crate::mailbox_spec::Mailbox;
 use crate::tree::plan::{
     Backoff, ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan,
 };
 use crate::wire::payload;
 use crate::worker::{Role, Worker};
 use crate::worker_count::Size;
-use crate::{WorkerId, id};
 
 /// A worker that is not ready after this long has failed to start.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,6 +50,29 @@ pub(crate) struct Launch {
     pub(crate) template: bool,
     /// Whether it is one copy's alone, and goes with it.
     pub(crate) copy: bool,
+    pub(crate) mailbox: Mailbox,
+    /// How often a message is delivered again after deaths with it in hand.
+    pub(crate) redeliver: u32,
+    /// Whether what waits is thrown away at a death.
+    pub(crate) empty_mailbox: bool,
+}
+
+impl Launch {
+    /// What is usual.
+    pub(crate) fn new(role: Role, args: Args) -> Launch {
+        Launch {
+            role,
+            args,
+            stdin: false,
+            start_timeout: START_TIMEOUT,
+            kill_group: false,
+            template: false,
+            copy: false,
+            mailbox: Mailbox::new(),
+            redeliver: 0,
+            empty_mailbox: false,
+        }
+    }
 }
 
 /// No arguments have been given.
@@ -77,6 +101,9 @@ struct Common {
     start_timeout: Duration,
     stdin: bool,
     kill_group: bool,
+    mailbox: Mailbox,
+    redeliver: u32,
+    empty_mailbox: bool,
     backoff: Option<Backoff>,
     significant: bool,
     args: Option<Args>,
@@ -96,6 +123,9 @@ impl Common {
             start_timeout: START_TIMEOUT,
             stdin: false,
             kill_group: false,
+            mailbox: Mailbox::new(),
+            redeliver: 0,
+            empty_mailbox: false,
             backoff: None,
             significant: false,
             args: None,
@@ -107,15 +137,15 @@ impl Common {
     fn plan<W: Worker>(self, launches: &mut Vec<Launch>) -> ChildPlan {
         let launch = launches.len() as u32;
         let args = self.args.unwrap_or_else(|| Args::Same(Ok(Vec::new())));
-        let (stdin, start_timeout, kill_group) = (self.stdin, self.start_timeout, self.kill_group);
+        let start_timeout = self.start_timeout;
         launches.push(Launch {
-            role: Role::of::<W>(),
-            args,
-            stdin,
+            stdin: self.stdin,
             start_timeout,
-            kill_group,
-            template: false,
-            copy: false,
+            kill_group: self.kill_group,
+            mailbox: self.mailbox,
+            redeliver: self.redeliver,
+            empty_mailbox: self.empty_mailbox,
+            ..Launch::new(Role::of::<W>(), args)
         });
         ChildPlan {
             name: self.name,
@@ -127,13 +157,6 @@ impl Common {
             kind: ChildKind::Worker { launch },
         }
     }
-}
-
-fn encode<A: serde::Serialize>(args: &A) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let nobody = WorkerId { slot: id::Slot::SUPERVISOR, incarnation: id::Incarnation(0) };
-    payload::encode(args, nobody, &mut bytes).map_err(|error| error.to_string())?;
-    Ok(bytes)
 }
 
 macro_rules! worker_child {
@@ -151,14 +174,14 @@ macro_rules! worker_child {
         impl<W: Worker> $name<W, Unset> {
             /// What every incarnation is started with: encoded once, replayed at every restart.
             pub fn args(mut self, args: W::Args) -> $name<W, Set> {
-                self.common.args = Some(Args::Same(encode(&args)));
+                self.common.args = Some(Args::Same(payload::encode_plain(&args)));
                 $name { common: self.common, _types: PhantomData }
             }
 
             /// What each incarnation is started with, made anew for it. Called by the supervisor, on its tree thread: it must
             /// not block.
             pub fn args_with(mut self, make: impl Fn(WorkerId) -> W::Args + Send + 'static) -> $name<W, Set> {
-                self.common.args = Some(Args::Each(Box::new(move |worker| encode(&make(worker)))));
+                self.common.args = Some(Args::Each(Box::new(move |worker| payload::encode_plain(&make(worker)))));
                 $name { common: self.common, _types: PhantomData }
             }
         }
@@ -209,6 +232,28 @@ macro_rules! worker_child {
             /// ended; they live on unless said otherwise.
             pub fn kill_group(mut self, kill: bool) -> Self {
                 self.common.kill_group = kill;
+                self
+            }
+
+            /// How much its mailbox holds; see [`Mailbox`] for what is usual.
+            pub fn mailbox(mut self, mailbox: Mailbox) -> Self {
+                self.common.mailbox = mailbox;
+                self
+            }
+
+            /// A message that was in hand when an incarnation died is delivered again, up to `times` times; then it is
+            /// [quarantined](crate::DeadReason::Quarantined). Not at all unless said otherwise: it becomes a dead letter at once. It
+            /// may have been handled completely before the death; [`Context::delivery`](crate::Context::delivery) tells the
+            /// handler. A question that is delivered again stays open. A message with sockets is never delivered again.
+            pub fn redeliver(mut self, times: u32) -> Self {
+                self.common.redeliver = times;
+                self
+            }
+
+            /// Whether what waits in its mailbox is thrown away when it ends, instead of waiting for the next incarnation. It becomes
+            /// dead letters ([`Discarded`](crate::DeadReason::Discarded)), and questions in it fail.
+            pub fn empty_mailbox(mut self, empty: bool) -> Self {
+                self.common.empty_mailbox = empty;
                 self
             }
 
@@ -446,13 +491,5 @@ impl<W> std::fmt::Debug for Dynamic<W> {
 
 /// What a copy runs; the rest is its template's.
 pub(crate) fn copy<W: Worker>(args: &W::Args) -> Launch {
-    Launch {
-        role: Role::of::<W>(),
-        args: Args::Same(encode(args)),
-        stdin: false,
-        start_timeout: START_TIMEOUT,
-        kill_group: false,
-        template: false,
-        copy: true,
-    }
+    Launch { copy: true, ..Launch::new(Role::of::<W>(), Args::Same(payload::encode_plain(args))) }
 }

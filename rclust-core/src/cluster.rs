@@ -7,12 +7,11 @@ use std::sync::Arc;
 use crate::error::{LookupError, RunError};
 use crate::events::Events;
 use crate::id::Slot;
-use crate::mailbox::dead::DeadLetters;
+use crate::mailbox::dead::{Dead, DeadLetters, DeadReason};
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::receiver::Receiver;
 use crate::run::shared::{Command, Shared};
 use crate::supervisor_ref::{DynamicRef, SupervisorRef};
-use crate::wire::payload;
 use crate::worker::{Message, Worker};
 use crate::worker_ref::{self, PoolRef, WorkerRef};
 
@@ -56,7 +55,13 @@ impl Cluster {
     /// the first inbox that is made reads it, later ones get nothing while it lives.
     #[must_use]
     pub fn inbox<M: Message>(&self) -> Inbox<M> {
-        Inbox { receiver: self.root.shared.inbox.clone(), endpoint: self.root.endpoint.clone(), _message: PhantomData }
+        let shared = &self.root.shared;
+        Inbox {
+            receiver: shared.inbox.clone(),
+            endpoint: self.root.endpoint.clone(),
+            dead: shared.dead.clone(),
+            _message: PhantomData,
+        }
     }
 
     /// The dead letters: messages that were in hand of a worker that died, and messages that could not be decoded.
@@ -124,20 +129,25 @@ impl fmt::Debug for Cluster {
 pub struct Inbox<M> {
     receiver: Arc<tokio::sync::Mutex<Option<Receiver>>>,
     endpoint: Arc<Endpoint>,
+    dead: Dead,
     _message: PhantomData<fn() -> M>,
 }
 
 impl<M: Message> Inbox<M> {
-    /// The next message and who sent it. What is not an `M` is reported, counted as a dead letter's cause, and skipped.
+    /// The next message and who sent it. What is not an `M` becomes a dead letter, and is skipped.
     ///
     /// # Cancel safety
     /// Dropped before completion, no message is lost.
     pub async fn next(&mut self) -> (Slot, M) {
         let mut receiver = self.receiver.lock().await;
-        let receiver = receiver.get_or_insert_with(|| Receiver::new(self.endpoint.clone()));
+        let receiver = receiver.get_or_insert_with(|| Receiver::new(self.endpoint.clone(), None));
         loop {
             let from = receiver.next().await;
-            let decoded = payload::decode(receiver.bytes(), from);
+            let decoded = if receiver.is_heavy() { receiver.decode_heavy().await } else { receiver.decode() };
+            if let Err(error) = &decoded {
+                let (me, reason) = (self.endpoint.me(), DeadReason::Undecodable(error.clone()));
+                self.dead.put(me, self.endpoint.name(), from, reason, receiver.bytes().to_vec());
+            }
             receiver.done();
             match decoded {
                 Ok(message) => return (from, message),

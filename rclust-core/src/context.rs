@@ -29,6 +29,7 @@ pub(crate) struct Facts {
     pub(crate) index: usize,
     pub(crate) attempt: u32,
     pub(crate) previous: Option<ExitReason>,
+    pub(crate) again: Option<(Slot, u32)>,
 }
 
 /// What a worker is given. `Context` alone is that of the body of `#[cluster::main] async fn main(cx: cluster::Context)`.
@@ -40,6 +41,7 @@ pub struct Context<W: Worker = Main> {
     linked: mpsc::UnboundedSender<Report>,
     own: mpsc::UnboundedSender<W::Msg>,
     monitors: Cell<u64>,
+    delivery: Cell<u32>,
 }
 
 /// What the context's tasks and timers send to the worker's loop.
@@ -57,7 +59,8 @@ impl<W: Worker> Context<W> {
         let (linked, linked_ends) = mpsc::unbounded_channel();
         let (own, own_messages) = mpsc::unbounded_channel();
         let tasks = Arc::default();
-        let context = Context { facts, endpoint, control, tasks, linked, own, monitors: Cell::new(0) };
+        let context =
+            Context { facts, endpoint, control, tasks, linked, own, monitors: Cell::new(0), delivery: Cell::new(1) };
         (context, Inputs { linked: linked_ends, own: own_messages })
     }
 
@@ -99,6 +102,17 @@ impl<W: Worker> Context<W> {
     #[must_use]
     pub fn previous(&self) -> Option<&ExitReason> {
         self.facts.previous.as_ref()
+    }
+
+    /// Which delivery of the message in hand this is: 1, or more if incarnations died with it in hand and the child is to have
+    /// such messages again (`Child::redeliver`).
+    #[must_use]
+    pub fn delivery(&self) -> u32 {
+        self.delivery.get()
+    }
+
+    pub(crate) fn set_delivery(&self, delivery: u32) {
+        self.delivery.set(delivery);
     }
 
     /// Says that this worker can serve. Only the body of `main` needs it: its worker is otherwise ready with its first

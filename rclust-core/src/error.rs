@@ -255,6 +255,11 @@ pub enum LookupError {
     },
 }
 
+/// Why bytes are no message of the type that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the message cannot be decoded: {0}")]
+pub struct DecodeError(pub(crate) String);
+
 /// Why [`send`](crate::WorkerRef::send) did not put a message into the mailbox. The message comes back.
 #[non_exhaustive]
 pub enum SendError<M> {
@@ -265,7 +270,7 @@ pub enum SendError<M> {
         /// The slot's path.
         to: String,
     },
-    /// Larger than a record of this lane can be.
+    /// Larger than the largest message that the slot takes (`Mailbox::largest`).
     TooLarge {
         /// The message.
         message: M,
@@ -278,6 +283,15 @@ pub enum SendError<M> {
     },
     /// The message's own `Serialize` failed.
     Encode {
+        /// The message.
+        message: M,
+        /// The slot's path.
+        to: String,
+        /// What it said.
+        error: String,
+    },
+    /// The operating system refused memory or descriptors for what goes beside the message (sockets, a large payload).
+    Os {
         /// The message.
         message: M,
         /// The slot's path.
@@ -307,7 +321,8 @@ impl<M> SendError<M> {
         match self {
             SendError::Closed { message, .. }
             | SendError::TooLarge { message, .. }
-            | SendError::Encode { message, .. } => message,
+            | SendError::Encode { message, .. }
+            | SendError::Os { message, .. } => message,
         }
     }
 }
@@ -335,6 +350,7 @@ impl<M> fmt::Display for SendError<M> {
                 write!(f, "a message of {bytes} bytes for {to}, the limit of that lane is {limit}")
             }
             SendError::Encode { to, error, .. } => write!(f, "a message for {to} cannot be encoded: {error}"),
+            SendError::Os { to, error, .. } => write!(f, "a message for {to} cannot be sent now: {error}"),
         }
     }
 }

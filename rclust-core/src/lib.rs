@@ -20,11 +20,13 @@ pub mod extension;
 mod id;
 mod ipc;
 mod mailbox;
+mod mailbox_spec;
 mod process;
 #[doc(hidden)]
 pub mod replay;
 mod reply;
 mod run;
+mod socket;
 mod supervisor;
 mod supervisor_ref;
 mod sys;
@@ -40,15 +42,18 @@ pub use child_spec::{Child, Dynamic, IntoChild, NoArgsNeeded, Pool, SHUTDOWN, ST
 pub use cluster::{Cluster, Inbox};
 pub use context::{Context, MonitorId, ShutdownSignal, Task, Timer};
 pub use error::{
-    AskError, Error, LookupError, ManageError, Result, RunError, SendError, StartError, TrySendError, WorkerCountError,
+    AskError, DecodeError, Error, LookupError, ManageError, Result, RunError, SendError, StartError, TrySendError,
+    WorkerCountError,
 };
 pub use events::{EVENTS, Event, EventKind, Events, Missed};
 pub use exit::{ExitReason, StopReason};
 pub use id::{Incarnation, Slot, WorkerId};
 pub use mailbox::dead::{BYTES as DEAD_LETTER_BYTES, DeadLetter, DeadLetters, DeadReason, LETTERS as DEAD_LETTERS};
+pub use mailbox_spec::Mailbox;
 pub use process::role::ProcessRole;
 pub use reply::{ASK_LIMIT, Answer, Ask, Reply};
 pub use run::boot::{Body, Program, Settings, Tree, body, boot, boot_with, tree};
+pub use socket::{SOCKETS, Socket, Transfer};
 pub use supervisor::Supervisor;
 pub use supervisor_ref::{DynamicRef, SupervisorRef};
 pub use tree::event::{ChildState, Counts as ChildCounts, GiveUp, Refusal, SpecView as ChildSpec, State as SlotState};

@@ -34,20 +34,8 @@ impl Processes {
     /// As `Supervisor::start`.
     pub fn open<W: Worker>(args: impl Fn(WorkerId) -> W::Args + Send + 'static) -> Result<Processes, StartError> {
         let (sender, events) = mpsc::channel();
-        let encode = move |worker| {
-            let mut bytes = Vec::new();
-            payload::encode(&args(worker), worker, &mut bytes).map_err(|error| error.to_string())?;
-            Ok(bytes)
-        };
-        let launch = Launch {
-            role: Role::of::<W>(),
-            args: Args::Each(Box::new(encode)),
-            stdin: false,
-            start_timeout: crate::child_spec::START_TIMEOUT,
-            kill_group: false,
-            template: false,
-            copy: false,
-        };
+        let encode = move |worker| payload::encode_plain(&args(worker));
+        let launch = Launch::new(Role::of::<W>(), Args::Each(Box::new(encode)));
         let (shared, endpoint, _up) = open::open(Decider::Player(sender), vec![launch])?;
         Ok(Processes { shared, endpoint, events, begun: Instant::now() })
     }

@@ -16,11 +16,13 @@ use tokio::sync::oneshot;
 
 use crate::error::AskError;
 use crate::id::{Incarnation, Slot, WorkerId};
+use crate::mailbox::beside::{Body, Large, Parcel};
 use crate::mailbox::endpoint::{self, Endpoint};
 use crate::mailbox::lane::Lane;
 use crate::mailbox::pending::{Outcome, Sink};
 use crate::mailbox::sender::{self, Refused};
-use crate::wire::payload::{self, Port};
+use crate::wire::control::Ring;
+use crate::wire::payload::{self, Aside};
 
 /// How long an [`ask`](crate::WorkerRef::ask) waits when no other limit is given.
 pub const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -57,30 +59,60 @@ impl Cell {
 impl Drop for Cell {
     fn drop(&mut self) {
         if let State::Remote(remote) = std::mem::replace(self.0.get_mut(), State::Empty) {
-            remote.answer(sender::DROPPED, &[]);
+            remote.say(sender::DROPPED, &[]);
         }
     }
 }
 
 impl Remote {
-    fn answer(&self, kind: u32, value: &[u8]) {
-        let mut bytes = Vec::with_capacity(12 + value.len());
+    /// An answer's head: whose question it is for.
+    fn head(&self, room: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(12 + room);
         bytes.extend(self.id.to_le_bytes());
         bytes.extend(self.asker.incarnation.0.to_le_bytes());
-        bytes.extend(value);
+        bytes
+    }
+
+    /// Tells the asker that no answer comes.
+    fn say(&self, what: u32, text: &[u8]) {
+        let mut bytes = self.head(text.len());
+        bytes.extend(text);
         if self.asker.slot == self.endpoint.me().slot {
-            return self.endpoint.settle(self.asker.slot, kind, &bytes);
+            return self.endpoint.settle(what, &bytes, Vec::new());
         }
         // No lane: the asker is gone for good, and nobody waits.
-        let Ok(lane) = self.endpoint.lane(self.asker.slot) else { return };
-        let limit = lane.largest();
-        if bytes.len() > limit {
-            let why = format!("an answer of {} bytes, the limit of that lane is {limit}", bytes.len());
-            bytes.truncate(12);
-            bytes.extend(why.as_bytes());
-            return sender::reply(&self.endpoint, &lane, sender::UNANSWERABLE, bytes);
+        if let Ok(lane) = self.endpoint.lane(self.asker.slot) {
+            sender::reply(&self.endpoint, &lane, Parcel::plain(what, bytes));
         }
-        sender::reply(&self.endpoint, &lane, kind, bytes);
+    }
+
+    fn answer(&self, value: Vec<u8>, aside: Aside) {
+        // Ports inside an answer: their askers wait on this side, for whatever comes from there.
+        for port in aside.ports {
+            if let Some(sink) = port.cell.depart() {
+                self.endpoint.pending().opened(port.id, sink, self.asker.slot, 0);
+            }
+        }
+        let to_self = self.asker.slot == self.endpoint.me().slot;
+        if to_self && aside.sockets.is_empty() {
+            let mut bytes = self.head(value.len());
+            bytes.extend(value);
+            return self.endpoint.settle(sender::ANSWER, &bytes, Vec::new());
+        }
+        let Ok(lane) = self.endpoint.lane(self.asker.slot) else { return };
+        let mut parcel = Parcel { sockets: aside.sockets, ..Parcel::plain(sender::ANSWER, self.head(value.len())) };
+        if 12 + value.len() <= lane.inline(Ring::Replies) {
+            parcel.bytes.extend(value);
+        } else if value.len() as u64 > lane.largest() {
+            let why = format!("an answer of {} bytes, the limit of that lane is {}", value.len(), lane.largest());
+            return self.say(sender::UNANSWERABLE, why.as_bytes());
+        } else {
+            match Large::new(&value) {
+                Ok(large) => parcel.large = Some(large),
+                Err(error) => return self.say(sender::UNANSWERABLE, error.to_string().as_bytes()),
+            }
+        }
+        sender::reply(&self.endpoint, &lane, parcel);
     }
 }
 
@@ -104,22 +136,17 @@ impl<T: Serialize> Reply<T> {
         let mut bytes = Vec::new();
         let encoded = payload::encode(&value, me, &mut bytes);
         match (state, encoded) {
-            (State::Local(sink), Ok(_)) => {
-                let _ = sink.send(Outcome::Answered { from: me.slot, bytes });
+            (State::Local(sink), Ok(aside)) => {
+                let _ = match aside.take_sockets() {
+                    Ok(sockets) => sink.send(Outcome::Answered { body: Body::Inline(bytes), sockets }),
+                    Err(error) => sink.send(Outcome::Unanswerable(error.to_string())),
+                };
             }
             (State::Local(sink), Err(error)) => {
-                let _ = sink.send(Outcome::Unanswerable(error.to_string()));
+                let _ = sink.send(Outcome::Unanswerable(error));
             }
-            (State::Remote(remote), Ok(ports)) => {
-                // Ports inside an answer: their askers wait on this side, for whatever comes from there.
-                for port in ports {
-                    if let Some(sink) = port.cell.depart() {
-                        remote.endpoint.pending().opened(port.id, sink, remote.asker.slot, 0);
-                    }
-                }
-                remote.answer(sender::ANSWER, &bytes);
-            }
-            (State::Remote(remote), Err(error)) => remote.answer(sender::UNANSWERABLE, error.to_string().as_bytes()),
+            (State::Remote(remote), Ok(aside)) => remote.answer(bytes, aside),
+            (State::Remote(remote), Err(error)) => remote.say(sender::UNANSWERABLE, error.as_bytes()),
             (State::Empty, _) => {}
         }
     }
@@ -162,7 +189,9 @@ impl<T> Serialize for Reply<T> {
         let (asker, id) = match &*self.cell.0.lock() {
             State::Local(_) => (me, id),
             State::Remote(remote) => (remote.asker, remote.id),
-            State::Empty => return Err(S::Error::custom("a reply port that was already sent or answered")),
+            State::Empty => {
+                return Err(S::Error::custom(payload::refuse("a reply port that was already sent or answered")));
+            }
         };
         (asker, id).serialize(serializer)
     }
@@ -171,7 +200,7 @@ impl<T> Serialize for Reply<T> {
 impl<'de, T> Deserialize<'de> for Reply<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Reply<T>, D::Error> {
         let (asker, id) = <(WorkerId, u64)>::deserialize(deserializer)?;
-        if payload::decoding().is_none() {
+        if !payload::decoding() {
             return Err(D::Error::custom("a reply port exists only inside a message that arrived"));
         }
         let endpoint = endpoint::current().ok_or_else(|| D::Error::custom("no cluster runs here"))?;
@@ -231,7 +260,7 @@ struct Sendable {
     endpoint: Arc<Endpoint>,
     lane: Arc<Lane>,
     bytes: Vec<u8>,
-    ports: Vec<Port>,
+    aside: Aside,
     receiver: oneshot::Receiver<Outcome>,
 }
 
@@ -247,8 +276,8 @@ impl<T: DeserializeOwned + 'static> Ask<T> {
         let sent = lane.and_then(|lane| {
             let mut bytes = Vec::new();
             match payload::encode(&message, endpoint.me(), &mut bytes) {
-                Ok(ports) => Ok(Sendable { endpoint: endpoint.clone(), lane, bytes, ports, receiver }),
-                Err(error) => Err(AskError::Unsendable { to: to.to_owned(), error: error.to_string() }),
+                Ok(aside) => Ok(Sendable { endpoint: endpoint.clone(), lane, bytes, aside, receiver }),
+                Err(error) => Err(AskError::Unsendable { to: to.to_owned(), error }),
             }
         });
         Ask { question: Some(Question { to: to.to_owned(), sent }), limit: ASK_LIMIT, running: None }
@@ -284,15 +313,17 @@ impl<T> fmt::Debug for Ask<T> {
 
 async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result<T, AskError> {
     let Question { to, sent } = question;
-    let Sendable { endpoint, lane, bytes, ports, receiver } = sent?;
+    let Sendable { endpoint, lane, bytes, aside, receiver } = sent?;
     let exchange = async {
         // Held until the answer: a lane has a bounded number of open asks.
         let _permit = lane.asks.acquire().await;
+        let mut large = None;
         loop {
-            match sender::commit(&endpoint, &lane, &bytes, &ports) {
+            match sender::commit(&endpoint, &lane, &bytes, &aside, &mut large) {
                 Ok(()) => break,
+                Err(Refused::Crowded) => endpoint.attach_room().await,
                 Err(Refused::Full) => {
-                    if sender::wait_for_room(&lane, bytes.len()).await.is_err() {
+                    if sender::wait_for_room(&lane, sender::need(&lane, &bytes, &aside)).await.is_err() {
                         return Err(AskError::Closed { to: to.clone() });
                     }
                 }
@@ -301,12 +332,14 @@ async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result
                     let error = format!("{bytes} bytes, the limit of that lane is {limit}");
                     return Err(AskError::Unsendable { to: to.clone(), error });
                 }
-                Err(Refused::Encode(error)) => return Err(AskError::Unsendable { to: to.clone(), error }),
+                Err(Refused::Encode(error) | Refused::Os(error)) => {
+                    return Err(AskError::Unsendable { to: to.clone(), error });
+                }
             }
         }
         // This task waits now: no reason to let the question wait for the rest of a batch.
         lane.ring_if_needed();
-        drop(ports);
+        drop((aside, large, bytes));
         Ok(receiver.await.unwrap_or(Outcome::Dropped))
     };
     match tokio::time::timeout(limit, exchange).await {
@@ -318,8 +351,8 @@ async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result
 fn read<T: DeserializeOwned>(outcome: Outcome, to: &str) -> Result<T, AskError> {
     let to = || to.to_owned();
     match outcome {
-        Outcome::Answered { from, bytes } => {
-            payload::decode(&bytes, from).map_err(|error| AskError::Undecodable { to: to(), error: error.to_string() })
+        Outcome::Answered { body, sockets } => {
+            payload::decode(&body, sockets).map_err(|error| AskError::Undecodable { to: to(), error })
         }
         Outcome::Dropped => Err(AskError::Dropped { to: to() }),
         Outcome::Died(reason) => Err(AskError::Died { to: to(), reason }),

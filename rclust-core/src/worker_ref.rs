@@ -97,7 +97,9 @@ impl<M: Message> WorkerRef<M> {
         let refused = match self.lane() {
             Ok(lane) => match sender::try_send(&self.target.endpoint, lane, &message) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Full) => return Err(TrySendError::Full { message, to: self.target.name.clone() }),
+                Err(Refused::Full | Refused::Crowded) => {
+                    return Err(TrySendError::Full { message, to: self.target.name.clone() });
+                }
                 Err(refused) => refused,
             },
             Err(_) => Refused::Closed,
@@ -143,7 +145,8 @@ impl<M: Message> WorkerRef<M> {
         match refused {
             Refused::TooLarge { bytes, limit } => SendError::TooLarge { message, to, bytes, limit },
             Refused::Encode(error) => SendError::Encode { message, to, error },
-            Refused::Full | Refused::Closed => SendError::Closed { message, to },
+            Refused::Os(error) => SendError::Os { message, to, error },
+            Refused::Full | Refused::Crowded | Refused::Closed => SendError::Closed { message, to },
         }
     }
 }
@@ -188,7 +191,7 @@ impl<M> Serialize for WorkerRef<M> {
 impl<'de, M> Deserialize<'de> for WorkerRef<M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (slot, name) = <(Slot, String)>::deserialize(deserializer)?;
-        if payload::decoding().is_none() {
+        if !payload::decoding() {
             return Err(D::Error::custom("a worker reference exists only inside a message that arrived"));
         }
         let endpoint = endpoint::current().ok_or_else(|| D::Error::custom("no cluster runs here"))?;

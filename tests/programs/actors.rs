@@ -301,9 +301,10 @@ async fn full_mailbox() -> Outcome {
     ensure!(sent > 900_000, "only {sent} bytes fit");
     a.send(back).await?;
     ensure!(a.ask(Job::Count).await == Ok(sent + 10_000));
-    match a.send(Job::Bytes(vec![0; 600_000])).await {
+    const TOO_LARGE: usize = (64 << 20) + 1;
+    match a.send(Job::Bytes(vec![0; TOO_LARGE])).await {
         Err(SendError::TooLarge { bytes, limit, message: Job::Bytes(message), .. }) => {
-            ensure!(bytes > 600_000 && limit < 600_000 && message.len() == 600_000);
+            ensure!(bytes > TOO_LARGE && limit == 64 << 20 && message.len() == TOO_LARGE);
         }
         other => anyhow::bail!("{other:?}"),
     }

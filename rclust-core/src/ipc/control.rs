@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
@@ -18,6 +20,8 @@ use crate::error::LookupError;
 use crate::exit::{ExitReason, StopReason};
 use crate::id::{Slot, WorkerId};
 use crate::ipc::link::{WorkerReader, WorkerWriter};
+use crate::ipc::porter::Porter;
+use crate::mailbox::beside::{NotAttached, Tag};
 use crate::mailbox::endpoint::{Endpoint, Located, Upstream};
 use crate::mailbox::lane::Parts;
 use crate::sys::link::Socket;
@@ -53,6 +57,10 @@ pub(crate) struct PeerDown {
 /// What the rest of the worker uses of the control lane.
 pub(crate) struct Control {
     writer: WorkerWriter,
+    /// Where its sockets are registered; known when the control thread starts.
+    runtime: OnceLock<Handle>,
+    porter: OnceLock<Arc<Porter>>,
+    asking_for_porter: Mutex<()>,
     waiting: Mutex<HashMap<u64, Then>>,
     next: AtomicU64,
     stop: watch::Sender<Option<Stop>>,
@@ -64,6 +72,9 @@ impl Control {
     pub(crate) fn new(socket: Arc<Socket>) -> Arc<Control> {
         Arc::new(Control {
             writer: WorkerWriter::new(socket),
+            runtime: OnceLock::new(),
+            porter: OnceLock::new(),
+            asking_for_porter: Mutex::new(()),
             waiting: Mutex::default(),
             next: AtomicU64::new(1),
             stop: watch::channel(None).0,
@@ -121,16 +132,38 @@ impl Control {
     }
 
     /// Asks the supervisor and holds the thread until it answers.
-    fn ask_blocking(&self, request: Request) -> Result<Answer, String> {
+    fn ask_blocking(&self, request: Request) -> Result<Answered, String> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let id = self.ask_with(request, move |(answer, _)| {
+        let id = self.ask_with(request, move |answered| {
             // Nobody may be waiting any more.
-            let _ = sender.send(answer);
+            let _ = sender.send(answered);
         });
         receiver.recv_timeout(ANSWER_LIMIT).map_err(|_| {
             self.waiting.lock().remove(&id);
             format!("the supervisor did not answer within {ANSWER_LIMIT:?}")
         })
+    }
+
+    /// The porter; asked for at first use, which holds the thread as [`Control::ask_blocking`] does.
+    fn porter(&self) -> io::Result<Arc<Porter>> {
+        if let Some(porter) = self.porter.get() {
+            return Ok(porter.clone());
+        }
+        let _one = self.asking_for_porter.lock();
+        if let Some(porter) = self.porter.get() {
+            return Ok(porter.clone());
+        }
+        let (answer, mut fds) = self.ask_blocking(Request::Porter).map_err(io::Error::other)?;
+        let socket = match answer {
+            Answer::Porter => fds.pop(),
+            Answer::Refused(why) => return Err(io::Error::other(why)),
+            _ => None,
+        };
+        let socket = socket.ok_or_else(|| io::Error::other("the supervisor gave no socket"))?;
+        let runtime = self.runtime.get().ok_or_else(|| io::Error::other("this worker has not begun"))?;
+        let _runtime = runtime.enter();
+        let porter = Arc::new(Porter::new(socket)?);
+        Ok(self.porter.get_or_init(|| porter).clone())
     }
 
     /// Asks on behalf of an extension. Dropped before completion, the question is still answered, to nobody.
@@ -188,7 +221,10 @@ impl Control {
                     self.fire(&PeerDown { worker, name, reason });
                 }
             }
-            ToWorker::PeerGone { slot } => endpoint.peer_gone(slot),
+            ToWorker::PeerGone { slot } => {
+                endpoint.peer_gone(slot);
+                self.say(&ToSupervisor::LaneClosed { peer: slot });
+            }
         }
         Ok(())
     }
@@ -209,7 +245,7 @@ pub(crate) struct ThroughControl(pub(crate) Arc<Control>);
 
 impl Upstream for ThroughControl {
     fn open(&self, peer: Slot) -> Result<Option<Parts>, String> {
-        match self.0.ask_blocking(Request::Lane { peer })? {
+        match self.0.ask_blocking(Request::Lane { peer })?.0 {
             Answer::LaneSent => Ok(None),
             Answer::Refused(why) => Err(why),
             _ => Err("the supervisor's answer makes no sense".to_owned()),
@@ -218,7 +254,7 @@ impl Upstream for ThroughControl {
 
     fn find(&self, path: &str) -> Result<Located, LookupError> {
         let no_cluster = |why: String| LookupError::NoCluster { path: path.to_owned(), why };
-        match self.0.ask_blocking(Request::Find { path: path.to_owned() }).map_err(no_cluster)? {
+        match self.0.ask_blocking(Request::Find { path: path.to_owned() }).map_err(no_cluster)?.0 {
             Answer::Worker(found) => Ok(Located::Worker(found)),
             Answer::Pool(members) => Ok(Located::Pool(members)),
             Answer::NotFound => Err(LookupError::NotFound { path: path.to_owned() }),
@@ -228,6 +264,29 @@ impl Upstream for ThroughControl {
 
     fn corrupt(&self, peer: Slot) {
         self.0.say(&ToSupervisor::CorruptLane { peer });
+    }
+
+    fn attach(&self, tag: Tag, large: bool, fds: &[BorrowedFd<'_>]) -> Result<(), NotAttached> {
+        self.0.porter().map_err(NotAttached::Os)?.attach(tag, large, fds)
+    }
+
+    fn attach_room(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Ok(porter) = self.0.porter() {
+                porter.room().await;
+            }
+        })
+    }
+
+    fn fetch(&self, tag: Tag, descriptors: usize) -> BoxFuture<'_, io::Result<Vec<OwnedFd>>> {
+        Box::pin(async move {
+            let ask = || self.0.say(&ToSupervisor::Fetch { from: tag.peer, ring: tag.ring, end: tag.end });
+            self.0.porter()?.fetch(tag, descriptors, ask).await
+        })
+    }
+
+    fn handled(&self, tag: Tag) {
+        self.0.say(&ToSupervisor::Handled { from: tag.peer, ring: tag.ring, end: tag.end });
     }
 }
 
@@ -239,6 +298,7 @@ pub(crate) fn start(
     endpoint: Arc<Endpoint>,
 ) -> io::Result<()> {
     let (begin, begun) = mpsc::sync_channel(1);
+    let _ = control.runtime.set(endpoint.runtime());
     std::thread::Builder::new().name("rclust-control".to_owned()).stack_size(256 << 10).spawn(move || {
         let runtime =
             match tokio::runtime::Builder::new_current_thread().enable_all().max_io_events_per_tick(64).build() {

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+use crate::error::DecodeError;
 use crate::exit::ExitReason;
 use crate::id::{Slot, WorkerId};
 use crate::wire::payload;
@@ -26,6 +27,17 @@ pub enum DeadReason {
     Died(ExitReason),
     /// Its bytes are not of the type that the worker takes; what the decoder said.
     Undecodable(String),
+    /// It was delivered this often, as the child's `redeliver` says, and each time its incarnation died with it in hand.
+    Quarantined {
+        /// How often.
+        deliveries: u32,
+        /// How the last one died.
+        last: ExitReason,
+    },
+    /// It waited when an incarnation died of this, and the child wants an empty mailbox at a restart.
+    Discarded(ExitReason),
+    /// It waited when its slot was given up for good.
+    Closed,
 }
 
 /// A message that will not be handled.
@@ -52,9 +64,9 @@ impl DeadLetter {
     /// The message as the type that its worker takes. A reply port inside is no longer open.
     ///
     /// # Errors
-    /// The bytes are not of this type.
-    pub fn decode<M: DeserializeOwned>(&self) -> Result<M, postcard::Error> {
-        payload::decode(&self.bytes, self.from)
+    /// The bytes are not of this type, or there was a socket in it: that went with the worker that had taken it.
+    pub fn decode<M: DeserializeOwned>(&self) -> Result<M, DecodeError> {
+        payload::decode(&self.bytes, Vec::new()).map_err(DecodeError)
     }
 }
 

@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
@@ -16,12 +18,14 @@ use tokio::time::Instant;
 use crate::error::LookupError;
 use crate::exit::ExitReason;
 use crate::id::{Slot, WorkerId};
+use crate::mailbox::beside::{self, Body, NotAttached, Tag};
 use crate::mailbox::lane::{Lane, Parts};
 use crate::mailbox::pending::{Outcome, Pending};
-use crate::mailbox::ring::WORTH_RELEASING;
+use crate::mailbox::ring::{WORTH_RELEASING, kind};
 use crate::mailbox::sender;
+use crate::sys::memory::Sealed;
 use crate::sys::{descriptors, readiness};
-use crate::wire::control::Found;
+use crate::wire::control::{Found, Ring};
 
 /// After this long without use a ring's pages are given back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -37,6 +41,16 @@ pub(crate) trait Upstream: Send + Sync {
     fn find(&self, path: &str) -> Result<Located, LookupError>;
     /// The peer's ring is corrupt.
     fn corrupt(&self, peer: Slot);
+    /// Hands over what goes beside the record that this side is about to commit. Never waits.
+    fn attach(&self, tag: Tag, large: bool, fds: &[BorrowedFd<'_>]) -> Result<(), NotAttached>;
+    /// Waits after [`NotAttached::Crowded`].
+    fn attach_room(&self) -> BoxFuture<'_, ()>;
+    /// Gets what is beside a record that this side has taken.
+    ///
+    /// Dropped before completion, it is lost with the record.
+    fn fetch(&self, tag: Tag, descriptors: usize) -> BoxFuture<'_, io::Result<Vec<OwnedFd>>>;
+    /// What [`Upstream::fetch`] brought is needed no more (a large payload is kept until then).
+    fn handled(&self, tag: Tag);
 }
 
 /// What a path names.
@@ -124,6 +138,42 @@ impl Endpoint {
     /// The open asks.
     pub(crate) fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock()
+    }
+
+    /// Hands over what goes beside a record.
+    pub(crate) fn attach(&self, tag: Tag, large: bool, fds: &[BorrowedFd<'_>]) -> Result<(), NotAttached> {
+        self.upstream.attach(tag, large, fds)
+    }
+
+    /// Waits until there may be room for that.
+    pub(crate) async fn attach_room(&self) {
+        self.upstream.attach_room().await;
+    }
+
+    /// Gets what is beside a record that was taken, and checks it; `bytes` are the record's.
+    pub(crate) async fn fetch(
+        &self,
+        tag: Tag,
+        what: u32,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(Option<Sealed>, Vec<OwnedFd>), String> {
+        let fds = self.upstream.fetch(tag, kind::descriptors(what)).await.map_err(|error| error.to_string())?;
+        beside::open(what, bytes, fds)
+    }
+
+    /// What was beside a record is needed no more.
+    pub(crate) fn handled(&self, tag: Tag) {
+        self.upstream.handled(tag);
+    }
+
+    /// Where its tasks run.
+    pub(crate) fn runtime(&self) -> Handle {
+        self.runtime.clone()
+    }
+
+    /// Runs a task of this endpoint's.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
     }
 
     /// What a path names.
@@ -249,17 +299,23 @@ impl Endpoint {
     }
 
     /// Settles the answers that have come. `false`: there are more than one turn's worth.
-    fn take_answers(&self, lane: &Lane) -> Result<bool, crate::mailbox::ring::Corrupt> {
+    fn take_answers(self: &Arc<Self>, lane: &Lane) -> Result<bool, crate::mailbox::ring::Corrupt> {
         let mut answers = lane.answers.lock();
         let mut bytes = Vec::new();
         for _ in 0..TURN {
             bytes.clear();
             match answers.take(&mut bytes)? {
                 Some(kind) => {
-                    if answers.done() && answers.writer_waits() {
+                    let end = answers.taken();
+                    let heavy = kind::descriptors(kind) > 0;
+                    if (answers.done() || heavy) && answers.writer_waits() {
                         lane.ring();
                     }
-                    self.settle(lane.peer, kind, &bytes);
+                    if heavy {
+                        self.settle_later(lane.peer, kind, end, std::mem::take(&mut bytes));
+                    } else {
+                        self.settle(kind, &bytes, Vec::new());
+                    }
                 }
                 None => {
                     if answers.writer_waits() {
@@ -277,19 +333,45 @@ impl Endpoint {
         Ok(false)
     }
 
+    /// Hands an answer to its asker, with what is beside it.
+    fn settle_later(self: &Arc<Self>, from: Slot, what: u32, end: u64, mut bytes: Vec<u8>) {
+        let own = self.clone();
+        let tag = Tag { peer: from, ring: Ring::Replies, end };
+        self.spawn(async move {
+            match own.fetch(tag, what, &mut bytes).await {
+                Ok((None, sockets)) => own.settle(what, &bytes, sockets),
+                Ok((Some(sealed), sockets)) => {
+                    if let Some(id) = own.asked_by_us(&bytes) {
+                        own.pending.lock().settle(id, Outcome::Answered { body: Body::Large(sealed), sockets });
+                    }
+                    own.handled(tag);
+                }
+                Err(error) => {
+                    if let Some(id) = own.asked_by_us(&bytes) {
+                        own.pending.lock().settle(id, Outcome::Unanswerable(format!("what was beside it: {error}")));
+                    }
+                }
+            }
+        });
+    }
+
+    /// The question that an answer is for, unless a predecessor asked it.
+    fn asked_by_us(&self, bytes: &[u8]) -> Option<u64> {
+        let (id, rest) = bytes.split_first_chunk::<8>()?;
+        let incarnation = u32::from_le_bytes(*rest.first_chunk::<4>()?);
+        (incarnation == self.me.incarnation.0).then_some(u64::from_le_bytes(*id))
+    }
+
     /// Hands an answer to its asker.
-    pub(crate) fn settle(&self, from: Slot, kind: u32, bytes: &[u8]) {
-        let Some((id, rest)) = bytes.split_first_chunk::<8>() else { return };
-        let Some((incarnation, value)) = rest.split_first_chunk::<4>() else { return };
-        if u32::from_le_bytes(*incarnation) != self.me.incarnation.0 {
-            return; // an answer to a predecessor's question
-        }
-        let outcome = match kind {
-            sender::ANSWER => Outcome::Answered { from, bytes: value.to_vec() },
+    pub(crate) fn settle(&self, what: u32, bytes: &[u8], sockets: Vec<OwnedFd>) {
+        let Some(id) = self.asked_by_us(bytes) else { return };
+        let value = &bytes[12..];
+        let outcome = match kind::what(what) {
+            sender::ANSWER => Outcome::Answered { body: Body::Inline(value.to_vec()), sockets },
             sender::DROPPED => Outcome::Dropped,
             _ => Outcome::Unanswerable(String::from_utf8_lossy(value).into_owned()),
         };
-        self.pending.lock().settle(u64::from_le_bytes(*id), outcome);
+        self.pending.lock().settle(id, outcome);
     }
 }
 
@@ -302,11 +384,17 @@ async fn ring_batches(endpoint: Arc<Endpoint>) {
 }
 
 /// What one lane's doorbell wakes: its answers, its messages, its waiting senders, and the wish to release memory.
-async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc<std::os::fd::OwnedFd>>) {
+async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc<OwnedFd>>) {
     let mut released = 0;
     let mut release_at: Option<Instant> = None;
     loop {
-        let settled = match endpoint.take_answers(&lane).and_then(|settled| lane.flush_replies().map(|()| settled)) {
+        let replied = || {
+            if sender::flush_replies(&endpoint, &lane)? && lane.replies.lock().writer.reader_sleeps() {
+                lane.ring();
+            }
+            Ok(())
+        };
+        let settled = match endpoint.take_answers(&lane).and_then(|settled| replied().map(|()| settled)) {
             Ok(settled) => settled,
             Err(_) => {
                 endpoint.distrust(&lane);

@@ -15,16 +15,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::id::Slot;
+use crate::mailbox::beside::Parcel;
 use crate::mailbox::ring::{Corrupt, HEADER, Place, Reader, Writer};
 use crate::sys::descriptors;
 use crate::sys::memory::Mapping;
-use crate::wire::control::End;
-
-/// Capacity of a lane between the supervisor and a worker, for messages and for replies each, in bytes.
-pub(crate) const WITH_SUPERVISOR: u32 = 1 << 20;
-
-/// Capacity of a lane between two workers.
-pub(crate) const BETWEEN_WORKERS: u32 = 64 << 10;
+use crate::wire::control::{End, Ring, Sizes};
 
 /// Open asks in one lane; further ones wait until one has ended.
 pub(crate) const OPEN_ASKS: usize = 1024;
@@ -42,8 +37,9 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// The division for these capacities (powers of two, at least a page).
-    pub(crate) fn new((messages, replies): (u32, u32)) -> Option<Layout> {
-        let sizes = [messages, messages, replies, replies];
+    pub(crate) fn new(sizes: Sizes) -> Option<Layout> {
+        let [first, second] = sizes.messages;
+        let sizes = [first, second, sizes.replies, sizes.replies];
         if sizes.iter().any(|size| !size.is_power_of_two() || *size < 4096 || *size > 1 << 30) {
             return None;
         }
@@ -66,6 +62,14 @@ impl Layout {
         self.rings[end as usize]
     }
 
+    /// One of the rings that `end` writes.
+    pub(crate) fn ring_of(&self, end: End, ring: Ring) -> Place {
+        match ring {
+            Ring::Messages => self.messages_of(end),
+            Ring::Replies => self.replies_of(end),
+        }
+    }
+
     /// The ring of replies that `end` writes.
     pub(crate) fn replies_of(&self, end: End) -> Place {
         self.rings[2 + end as usize]
@@ -76,6 +80,11 @@ impl End {
     /// The end of `me` in a pair with `peer`.
     pub(crate) fn of(me: Slot, peer: Slot) -> End {
         if me < peer { End::First } else { End::Second }
+    }
+
+    /// The end whose rings `writer` writes. In a slot's lane to itself there is one ring of each kind, the first end's.
+    pub(crate) fn writing(writer: Slot, reader: Slot) -> End {
+        End::of(reader, writer).other()
     }
 
     /// The other one.
@@ -91,7 +100,7 @@ impl End {
 pub(crate) struct Parts {
     pub(crate) peer: Slot,
     pub(crate) end: End,
-    pub(crate) sizes: (u32, u32),
+    pub(crate) sizes: Sizes,
     pub(crate) memory: Arc<OwnedFd>,
     pub(crate) bell: Arc<OwnedFd>,
     /// In a slot's lane to itself: the end that rings `bell`, which is the same one elsewhere.
@@ -101,7 +110,7 @@ pub(crate) struct Parts {
 /// The replies that this side writes; what finds no room waits here, so that answering never waits.
 pub(crate) struct Replies {
     pub(crate) writer: Writer,
-    pub(crate) waiting: VecDeque<(u32, Vec<u8>)>,
+    pub(crate) waiting: VecDeque<Parcel>,
 }
 
 /// This process's side of one pair.
@@ -120,7 +129,8 @@ pub(crate) struct Lane {
     distrusted: AtomicBool,
     /// Notified then.
     pub(crate) repaired: Notify,
-    largest: usize,
+    inline: [usize; 2],
+    largest: u64,
     bell: Arc<OwnedFd>,
     ringer: Arc<OwnedFd>,
     /// Open asks; more than this wait.
@@ -139,11 +149,12 @@ impl Lane {
         // A slot's lane to itself is one ring, written and read by the same process.
         let mine = if parts.ringer.is_some() { theirs } else { parts.end };
         let place = layout.messages_of(mine);
+        let waiting = parts.sizes.waiting[mine as usize];
         Ok(Lane {
             peer: parts.peer,
-            out: Mutex::new(Writer::open(map.clone(), place).map_err(invalid)?),
+            out: Mutex::new(Writer::open(map.clone(), place, waiting).map_err(invalid)?),
             replies: Mutex::new(Replies {
-                writer: Writer::open(map.clone(), layout.replies_of(mine)).map_err(invalid)?,
+                writer: Writer::open(map.clone(), layout.replies_of(mine), waiting).map_err(invalid)?,
                 waiting: VecDeque::new(),
             }),
             inbox: Mutex::new(Reader::open(map.clone(), layout.messages_of(theirs)).map_err(invalid)?),
@@ -153,7 +164,8 @@ impl Lane {
             closed: AtomicBool::new(false),
             distrusted: AtomicBool::new(false),
             repaired: Notify::new(),
-            largest: place.largest_payload(),
+            inline: [place.largest_payload(), layout.replies_of(mine).largest_payload()],
+            largest: parts.sizes.largest[mine as usize],
             ringer: parts.ringer.unwrap_or_else(|| parts.bell.clone()),
             bell: parts.bell,
             asks: Semaphore::new(OPEN_ASKS),
@@ -167,8 +179,13 @@ impl Lane {
         self.bell.clone()
     }
 
+    /// Payloads up to this size go through the ring, in bytes; larger ones beside it.
+    pub(crate) fn inline(&self, ring: Ring) -> usize {
+        self.inline[ring as usize]
+    }
+
     /// The largest encoded message of this lane, in bytes.
-    pub(crate) fn largest(&self) -> usize {
+    pub(crate) fn largest(&self) -> u64 {
         self.largest
     }
 
@@ -177,9 +194,11 @@ impl Lane {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// It will not.
+    /// It will not. When this returns nothing more is committed: who commits looks under the lock.
     pub(crate) fn close(&self) {
+        let out = self.out.lock();
         self.closed.store(true, Ordering::Release);
+        drop(out);
         self.room.notify_waiters();
     }
 
@@ -248,33 +267,6 @@ impl Lane {
         let messages = self.out.lock().release_if_empty().unwrap_or(false);
         let replies = self.replies.lock().writer.release_if_empty().unwrap_or(false);
         messages && replies
-    }
-
-    /// Writes the replies that wait for room, as far as there is room.
-    pub(crate) fn flush_replies(&self) -> Result<(), Corrupt> {
-        use crate::mailbox::ring::PushError;
-        let mut replies = self.replies.lock();
-        let mut wrote = false;
-        let Replies { writer, waiting } = &mut *replies;
-        while let Some((kind, bytes)) = waiting.front() {
-            match writer.push(*kind, bytes) {
-                Ok(_) => {
-                    wrote = true;
-                    waiting.pop_front();
-                }
-                Err(PushError::Full) => {
-                    let len = bytes.len();
-                    if !writer.wait_for_room(len)? {
-                        break;
-                    }
-                }
-                Err(PushError::Corrupt(corrupt)) => return Err(corrupt),
-            }
-        }
-        if wrote && writer.reader_sleeps() {
-            self.ring();
-        }
-        Ok(())
     }
 }
 

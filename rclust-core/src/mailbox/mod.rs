@@ -1,6 +1,8 @@
 //! Mailboxes: ordered, bounded messages of one slot, in memory that outlives the processes on both sides.
 
+pub(crate) mod beside;
 pub(crate) mod dead;
+pub(crate) mod depot;
 pub(crate) mod endpoint;
 pub(crate) mod lane;
 pub(crate) mod pending;

@@ -1,17 +1,19 @@
 //! Asks waiting for a reply. Pure.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 
 use tokio::sync::oneshot;
 
 use crate::exit::ExitReason;
 use crate::id::Slot;
+use crate::mailbox::beside::Body;
 
 /// What an asker hears.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The encoded answer, and who gave it.
-    Answered { from: Slot, bytes: Vec<u8> },
+    /// The encoded answer, and the sockets beside it.
+    Answered { body: Body, sockets: Vec<OwnedFd> },
     /// The port was dropped.
     Dropped,
     /// Who had taken the question died.

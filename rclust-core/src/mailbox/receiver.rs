@@ -4,9 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use serde::de::DeserializeOwned;
+
 use crate::id::Slot;
+use crate::mailbox::beside::Tag;
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::lane::Lane;
+use crate::mailbox::ring::kind;
+use crate::sys::memory::Sealed;
+use crate::wire::control::Ring;
+use crate::wire::payload;
 
 /// Records of one lane before the next lane has its turn.
 const BUDGET: u32 = 64;
@@ -21,11 +28,29 @@ pub(crate) struct Receiver {
     budget: u32,
     in_hand: Option<Arc<Lane>>,
     buffer: Vec<u8>,
+    /// The kind of the record in hand, and the position behind it.
+    what: u32,
+    end: u64,
+    large: Option<Sealed>,
+    /// The first record of this lane has been delivered so often before.
+    again: Option<(Slot, u32)>,
+    delivery: u32,
 }
 
 impl Receiver {
-    pub(crate) fn new(endpoint: Arc<Endpoint>) -> Receiver {
-        Receiver { endpoint, turn: VecDeque::new(), budget: BUDGET, in_hand: None, buffer: Vec::new() }
+    pub(crate) fn new(endpoint: Arc<Endpoint>, again: Option<(Slot, u32)>) -> Receiver {
+        Receiver {
+            endpoint,
+            turn: VecDeque::new(),
+            budget: BUDGET,
+            in_hand: None,
+            buffer: Vec::new(),
+            what: 0,
+            end: 0,
+            large: None,
+            again,
+            delivery: 1,
+        }
     }
 
     /// Takes the next record, whose bytes are then in [`Receiver::bytes`]; it is in hand until [`Receiver::done`].
@@ -36,10 +61,21 @@ impl Receiver {
             }
             let lane = self.turn.front()?;
             self.buffer.clear();
-            let taken = lane.inbox.lock().take(&mut self.buffer);
+            let mut inbox = lane.inbox.lock();
+            let taken = inbox.take(&mut self.buffer);
+            self.end = inbox.taken();
+            drop(inbox);
             match taken {
-                Ok(Some(_kind)) => {
+                Ok(Some(what)) => {
+                    self.what = what;
                     let from = lane.peer;
+                    self.delivery = match self.again {
+                        Some((lane, before)) if lane == from => {
+                            self.again = None;
+                            before + 1
+                        }
+                        _ => 1,
+                    };
                     self.in_hand = Some(lane.clone());
                     self.budget -= 1;
                     if self.budget == 0 {
@@ -110,16 +146,55 @@ impl Receiver {
         }
     }
 
-    /// The bytes of the record in hand.
+    /// The bytes of the record in hand, as far as they are here.
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.buffer
+        self.large.as_ref().map_or(&self.buffer, Sealed::bytes)
+    }
+
+    /// Which delivery of the record in hand this is.
+    pub(crate) fn delivery(&self) -> u32 {
+        self.delivery
+    }
+
+    /// Whether something of the record in hand came another way, and has to be [fetched](Receiver::decode_heavy).
+    pub(crate) fn is_heavy(&self) -> bool {
+        kind::descriptors(self.what) > 0
+    }
+
+    /// The message in hand, which has nothing beside it.
+    pub(crate) fn decode<M: DeserializeOwned>(&self) -> Result<M, String> {
+        payload::decode(&self.buffer, Vec::new())
+    }
+
+    /// The message in hand, with what is beside it.
+    ///
+    /// # Cancel safety
+    /// Dropped before completion, what is beside it is lost.
+    pub(crate) async fn decode_heavy<M: DeserializeOwned>(&mut self) -> Result<M, String> {
+        let Some(tag) = self.tag() else { return self.decode() };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let (large, sockets) = self.endpoint.fetch(tag, self.what, &mut buffer).await?;
+        self.buffer = buffer;
+        self.large = large;
+        payload::decode::<M>(self.bytes(), sockets)
+    }
+
+    fn tag(&self) -> Option<Tag> {
+        let lane = self.in_hand.as_ref()?;
+        Some(Tag { peer: lane.peer, ring: Ring::Messages, end: self.end })
     }
 
     /// The record in hand has been handled.
     pub(crate) fn done(&mut self) {
+        if self.large.take().is_some() {
+            if let Some(tag) = self.tag() {
+                self.endpoint.handled(tag);
+            }
+        }
         if let Some(lane) = self.in_hand.take() {
             let mut inbox = lane.inbox.lock();
-            if inbox.done() && inbox.writer_waits() {
+            // A writer that waits for room beside the ring waits for records with something beside them.
+            if (inbox.done() || self.is_heavy()) && inbox.writer_waits() {
                 lane.ring();
             }
         }

@@ -12,7 +12,11 @@
 //! ```
 //! A record exists from the one Release store of `tail` on that follows its bytes. `taken` is stored before a record is
 //! decoded, `done` when its handler has returned: *in hand* is what lies between.
+//!
+//! A record may have things beside it (descriptors, a payload too large for the ring) that travel another way; its kind says
+//! how many. The writer counts those of the records that are not done, and waits when there are too many.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -32,6 +36,62 @@ pub(crate) const WORTH_RELEASING: u64 = 64 << 10;
 
 /// Bytes in front of a record's payload.
 const RECORD_HEAD: usize = 8;
+
+/// What a record's `kind` says: whose it is (the low byte) and what is beside it.
+pub(crate) mod kind {
+    /// The payload is a memfd of its own, the first descriptor beside the record; the record has its length (u64) at its end.
+    const LARGE: u32 = 1 << 8;
+
+    /// A kind with things beside it: `descriptors` in all, the first of them a large payload.
+    pub(crate) fn with(what: u32, large: bool, descriptors: usize) -> u32 {
+        what | if large { LARGE } else { 0 } | (descriptors as u32) << 16
+    }
+
+    /// Whose it is.
+    pub(crate) fn what(kind: u32) -> u32 {
+        kind & 0xff
+    }
+
+    /// How many descriptors are beside the record.
+    pub(crate) fn descriptors(kind: u32) -> usize {
+        (kind >> 16) as usize
+    }
+
+    /// Whether its payload is beside the record.
+    pub(crate) fn is_large(kind: u32) -> bool {
+        kind & LARGE != 0
+    }
+}
+
+/// What a record needs: room in the ring, and room for what is beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Need {
+    /// Bytes of the payload in the ring.
+    pub(crate) payload: usize,
+    /// Bytes of a payload beside it.
+    pub(crate) large: u64,
+    /// Descriptors beside it.
+    pub(crate) descriptors: usize,
+}
+
+impl Need {
+    /// Of a record that has nothing beside it.
+    #[cfg(test)]
+    pub(crate) fn plain(payload: usize) -> Need {
+        Need { payload, ..Need::default() }
+    }
+}
+
+/// Descriptors beside the records of one ring that are not done.
+pub(crate) const DESCRIPTORS: usize = 128;
+
+/// A record that is not done and has something beside it.
+#[derive(Debug)]
+struct Heavy {
+    end: u64,
+    large: u64,
+    descriptors: usize,
+}
 
 /// Where a ring lies in a mapping and how large it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,19 +177,44 @@ pub(crate) struct Writer {
     place: Place,
     tail: u64,
     done: u64,
+    /// Bytes that may be beside records that are not done.
+    most_large: u64,
+    heavy: VecDeque<Heavy>,
 }
 
 impl Writer {
     /// Goes on where the last writer of this ring stopped.
-    pub(crate) fn open(map: Arc<Mapping>, place: Place) -> Result<Writer, Corrupt> {
+    pub(crate) fn open(map: Arc<Mapping>, place: Place, most_large: u64) -> Result<Writer, Corrupt> {
         let tail = map.load(place.header + TAIL, Ordering::Acquire);
         let done = map.load(place.header + DONE, Ordering::Acquire);
-        let writer = Writer { map, place, tail, done };
+        let mut writer = Writer { map, place, tail, done, most_large, heavy: VecDeque::new() };
         if tail % 8 != 0 {
             return Err(Corrupt("the tail"));
         }
         writer.check(done)?;
+        // Records that cannot be are their reader's to find; what is counted here only paces this side.
+        let _ = writer.count_heavy();
         Ok(writer)
+    }
+
+    /// What the last writer left beside records that are not done.
+    fn count_heavy(&mut self) -> Result<(), Corrupt> {
+        let mut at = self.done;
+        while at != self.tail {
+            let place = self.place.at(at);
+            let head = self.map.load(place, Ordering::Relaxed);
+            let (len, kind) = self.place.head(head.to_ne_bytes(), self.tail - at)?;
+            at += Place::record(len) as u64;
+            if kind::descriptors(kind) > 0 {
+                let mut length = Vec::new();
+                if kind::is_large(kind) && len >= 8 {
+                    self.map.read(place + RECORD_HEAD + len - 8, 8, &mut length);
+                }
+                let large = length.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+                self.heavy.push_back(Heavy { end: at, large, descriptors: kind::descriptors(kind) });
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, done: u64) -> Result<(), Corrupt> {
@@ -144,6 +229,18 @@ impl Writer {
         if !self.has_room(size).map_err(PushError::Corrupt)? {
             return Err(PushError::Full);
         }
+        Ok(self.write(kind, payload, size))
+    }
+
+    /// The same for a record with things beside it, for which [`Writer::has_room_for`] has said yes.
+    pub(crate) fn push_heavy(&mut self, kind: u32, payload: &[u8], need: Need) -> Result<u64, PushError> {
+        let end = self.push(kind, payload)?;
+        self.heavy.push_back(Heavy { end, large: need.large, descriptors: need.descriptors });
+        Ok(end)
+    }
+
+    #[inline]
+    fn write(&mut self, kind: u32, payload: &[u8], size: usize) -> u64 {
         let at = self.place.at(self.tail);
         let head = u64::from(payload.len() as u32) | u64::from(kind) << 32;
         self.map.write(at, &head.to_ne_bytes());
@@ -151,7 +248,7 @@ impl Writer {
         self.tail += size as u64;
         // The commit: from here on the record survives this process.
         self.map.store(self.place.header + TAIL, self.tail, Ordering::Release);
-        Ok(self.tail)
+        self.tail
     }
 
     /// The position behind the last record.
@@ -159,9 +256,31 @@ impl Writer {
         self.tail
     }
 
-    /// Whether a record with a payload of this size has room now.
-    pub(crate) fn has_room_for(&mut self, payload: usize) -> Result<bool, Corrupt> {
-        self.has_room(Place::record(payload))
+    /// Whether a record that needs this has room now.
+    pub(crate) fn has_room_for(&mut self, need: Need) -> Result<bool, Corrupt> {
+        let room = self.has_room(Place::record(need.payload))?;
+        if !room || need.descriptors == 0 {
+            return Ok(room);
+        }
+        if !self.has_room_beside(need) {
+            let done = self.map.load(self.place.header + DONE, Ordering::Acquire);
+            self.check(done)?;
+            self.done = done;
+            return Ok(self.has_room_beside(need));
+        }
+        Ok(true)
+    }
+
+    /// Alone, a record always has room: its own limits were checked before.
+    fn has_room_beside(&mut self, need: Need) -> bool {
+        while self.heavy.front().is_some_and(|heavy| heavy.end.wrapping_sub(self.done) as i64 <= 0) {
+            self.heavy.pop_front();
+        }
+        let (large, descriptors) = self.heavy.iter().fold((0u64, 0), |(large, descriptors), heavy| {
+            (large.saturating_add(heavy.large), descriptors + heavy.descriptors)
+        });
+        self.heavy.is_empty()
+            || (large.saturating_add(need.large) <= self.most_large && descriptors + need.descriptors <= DESCRIPTORS)
     }
 
     fn has_room(&mut self, size: usize) -> Result<bool, Corrupt> {
@@ -175,12 +294,12 @@ impl Writer {
         Ok(room(self.tail, done))
     }
 
-    /// Tells the reader that this side waits for room, and looks once more: `true` if there is room for `payload` now.
-    pub(crate) fn wait_for_room(&mut self, payload: usize) -> Result<bool, Corrupt> {
+    /// Tells the reader that this side waits for room, and looks once more: `true` if there is what is needed now.
+    pub(crate) fn wait_for_room(&mut self, need: Need) -> Result<bool, Corrupt> {
         self.map.store(self.place.header + WAITING, 1, Ordering::Relaxed);
         // Pairs with the fence in `Reader::writer_waits`: either it sees the flag, or we see its `done`.
         fence(Ordering::SeqCst);
-        self.has_room(Place::record(payload))
+        self.has_room_for(need)
     }
 
     /// Whether the reader sleeps and must be woken; asking takes the duty to ring.
@@ -205,6 +324,7 @@ impl Writer {
                 self.map.store(self.place.header + word, self.tail, Ordering::Release);
             }
             self.done = self.tail;
+            self.heavy.clear();
         }
     }
 
@@ -278,6 +398,11 @@ impl Reader {
         Ok(Some(kind))
     }
 
+    /// The position behind the record that was taken last.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// What was taken has been handled. `true`: time to ask [`Reader::writer_waits`].
     pub(crate) fn done(&mut self) -> bool {
         self.done = self.taken;
@@ -332,7 +457,6 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::VecDeque;
 
     const PLACE: Place = Place { header: 0, data: 4096, capacity: 4096 };
 
@@ -345,7 +469,7 @@ mod tests {
     fn records_arrive_as_a_queue_would_deliver_them() {
         let mut rng = fastrand::Rng::with_seed(7);
         let map = map();
-        let mut writer = Writer::open(map.clone(), PLACE).unwrap();
+        let mut writer = Writer::open(map.clone(), PLACE, 1 << 20).unwrap();
         let mut reader = Reader::open(map.clone(), PLACE).unwrap();
         let mut model: VecDeque<(u32, Vec<u8>)> = VecDeque::new();
         let mut buffer = Vec::new();
@@ -364,7 +488,7 @@ mod tests {
                 reader.done();
             }
             if rng.u8(..) == 0 {
-                writer = Writer::open(map.clone(), PLACE).unwrap();
+                writer = Writer::open(map.clone(), PLACE, 1 << 20).unwrap();
             }
             if rng.u8(..) == 0 {
                 reader = Reader::open(map.clone(), PLACE).unwrap();
@@ -405,7 +529,7 @@ mod tests {
     #[test]
     fn a_sleeping_reader_is_rung_once_and_a_waking_one_not_at_all() {
         let map = map();
-        let mut writer = Writer::open(map.clone(), PLACE).unwrap();
+        let mut writer = Writer::open(map.clone(), PLACE, 1 << 20).unwrap();
         let mut reader = Reader::open(map, PLACE).unwrap();
         assert!(reader.sleep().unwrap());
         writer.push(0, b"x").unwrap();
@@ -417,13 +541,13 @@ mod tests {
     #[test]
     fn a_waiting_writer_is_rung_when_a_quarter_is_free() {
         let map = map();
-        let mut writer = Writer::open(map.clone(), PLACE).unwrap();
+        let mut writer = Writer::open(map.clone(), PLACE, 1 << 20).unwrap();
         let mut reader = Reader::open(map, PLACE).unwrap();
         let mut count = 0;
         while writer.push(0, &[0; 56]).is_ok() {
             count += 1;
         }
-        assert!(!writer.wait_for_room(56).unwrap());
+        assert!(!writer.wait_for_room(Need::plain(56)).unwrap());
         let mut buffer = Vec::new();
         let mut told = 0;
         for handled in 1..=count {

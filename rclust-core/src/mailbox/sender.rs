@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::mailbox::beside::{Large, Letter, Parcel};
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::lane::{Lane, Wake};
-use crate::mailbox::ring::{Place, PushError};
-use crate::wire::payload::{self, Port};
+use crate::mailbox::ring::{Corrupt, Need, PushError, Writer};
+use crate::wire::control::Ring;
+use crate::wire::payload::{self, Aside};
 
 /// The kind of an ordinary message's record.
 pub(crate) const MESSAGE: u32 = 0;
@@ -25,12 +27,16 @@ pub(crate) const UNANSWERABLE: u32 = 2;
 pub(crate) enum Refused {
     /// No room now.
     Full,
+    /// No room now for what goes beside it.
+    Crowded,
     /// The slot will never be filled again.
     Closed,
-    /// Larger than this lane's largest record.
+    /// Larger than this lane's largest message.
     TooLarge { bytes: usize, limit: usize },
     /// The message's own `Serialize` failed.
     Encode(String),
+    /// The operating system refused what goes beside it.
+    Os(String),
 }
 
 thread_local! {
@@ -46,8 +52,8 @@ pub(crate) fn try_send<M: Serialize>(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>,
     let mut buffer = SCRATCH.take();
     buffer.clear();
     let outcome = match payload::encode(message, endpoint.me(), &mut buffer) {
-        Ok(ports) => commit(endpoint, lane, &buffer, &ports),
-        Err(error) => Err(Refused::Encode(error.to_string())),
+        Ok(aside) => commit(endpoint, lane, &buffer, &aside, &mut None),
+        Err(error) => Err(Refused::Encode(error)),
     };
     if buffer.capacity() <= KEEP {
         SCRATCH.set(buffer);
@@ -61,35 +67,38 @@ pub(crate) fn try_send<M: Serialize>(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>,
 /// Dropped before completion, nothing was queued.
 pub(crate) async fn send<M: Serialize>(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>, message: &M) -> Result<(), Refused> {
     match try_send(endpoint, lane, message) {
-        Err(Refused::Full) => {}
+        Err(Refused::Full | Refused::Crowded) => {}
         other => return other,
     }
     let mut bytes = Vec::new();
+    let mut large = None;
     loop {
         bytes.clear();
         // Encoded anew after each wait: a port inside may have been used meanwhile, and ids are given per attempt.
-        let ports =
-            payload::encode(message, endpoint.me(), &mut bytes).map_err(|error| Refused::Encode(error.to_string()))?;
-        match wait_and_commit(endpoint, lane, &bytes, ports).await {
+        let aside = payload::encode(message, endpoint.me(), &mut bytes).map_err(Refused::Encode)?;
+        wait_for_room(lane, need(lane, &bytes, &aside)).await?;
+        // A large payload's memfd is made anew too: it must hold the ids that were given now.
+        large.take();
+        match commit(endpoint, lane, &bytes, &aside, &mut large) {
+            // Somebody else was faster.
             Err(Refused::Full) => {}
+            Err(Refused::Crowded) => endpoint.attach_room().await,
             other => return other,
         }
     }
 }
 
-/// One wait for room, then one attempt. `Full`: somebody else was faster.
-async fn wait_and_commit(
-    endpoint: &Arc<Endpoint>,
-    lane: &Arc<Lane>,
-    bytes: &[u8],
-    ports: Vec<Port>,
-) -> Result<(), Refused> {
-    wait_for_room(lane, bytes.len()).await?;
-    commit(endpoint, lane, bytes, &ports)
+/// What a message needs in this lane.
+pub(crate) fn need(lane: &Lane, bytes: &[u8], aside: &Aside) -> Need {
+    let descriptors = aside.sockets.len();
+    if bytes.len() <= lane.inline(Ring::Messages) {
+        return Need { payload: bytes.len(), large: 0, descriptors };
+    }
+    Need { payload: 8, large: bytes.len() as u64, descriptors: descriptors + 1 }
 }
 
-/// Waits until a record of `len` bytes has room, or the lane is closed.
-pub(crate) async fn wait_for_room(lane: &Lane, len: usize) -> Result<(), Refused> {
+/// Waits until there is what is needed, or the lane is closed.
+pub(crate) async fn wait_for_room(lane: &Lane, need: Need) -> Result<(), Refused> {
     loop {
         let room = lane.room.notified();
         tokio::pin!(room);
@@ -98,8 +107,7 @@ pub(crate) async fn wait_for_room(lane: &Lane, len: usize) -> Result<(), Refused
         if lane.is_closed() {
             return Err(Refused::Closed);
         }
-        // A reader that breaks the ring's rules is killed by those who find out; its senders see a closed slot.
-        if lane.out.lock().wait_for_room(len).map_err(|_| Refused::Closed)? {
+        if lane.out.lock().wait_for_room(need)? {
             return Ok(());
         }
         // What is committed and not rung would otherwise wait for us, and we for it.
@@ -108,53 +116,140 @@ pub(crate) async fn wait_for_room(lane: &Lane, len: usize) -> Result<(), Refused
     }
 }
 
-/// Commits encoded bytes; the ports inside are open from now on.
-pub(crate) fn commit(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>, bytes: &[u8], ports: &[Port]) -> Result<(), Refused> {
-    if bytes.len() > lane.largest() {
-        return Err(Refused::TooLarge { bytes: bytes.len(), limit: lane.largest() });
+/// Commits encoded bytes; the ports inside are open from now on, the sockets are the receiver's. `large` is where a payload that is
+/// too large for the ring is kept between attempts.
+pub(crate) fn commit(
+    endpoint: &Arc<Endpoint>,
+    lane: &Arc<Lane>,
+    bytes: &[u8],
+    aside: &Aside,
+    large: &mut Option<Large>,
+) -> Result<(), Refused> {
+    if bytes.len() as u64 > lane.largest() {
+        return Err(Refused::TooLarge { bytes: bytes.len(), limit: lane.largest() as usize });
     }
-    if lane.is_closed() {
-        return Err(Refused::Closed);
-    }
-    let mut out = lane.out.lock();
-    if !ports.is_empty() {
-        // The answer may come before `push` returns, so the question is noted first, and only if it will have room.
-        match out.has_room_for(bytes.len()) {
-            Ok(true) => {}
-            Ok(false) => return Err(Refused::Full),
-            Err(_) => return Err(Refused::Closed),
+    let beside = bytes.len() > lane.inline(Ring::Messages);
+    if beside && large.is_none() {
+        // Before it is copied: only if it will have room, and not under the lock.
+        if !lane.out.lock().has_room_for(need(lane, bytes, aside))? {
+            return Err(Refused::Full);
         }
-        let position = out.tail() + Place::record(bytes.len()) as u64;
-        for port in ports {
-            if let Some(sink) = port.cell.depart() {
-                endpoint.pending().opened(port.id, sink, lane.peer, position);
-            }
+        *large = Some(Large::new(bytes).map_err(|error| Refused::Os(error.to_string()))?);
+    }
+    let letter = Letter {
+        what: MESSAGE,
+        bytes: if beside { &[] } else { bytes },
+        large: large.as_ref(),
+        sockets: &aside.sockets,
+    };
+    if letter.is_plain() && aside.ports.is_empty() {
+        let mut out = lane.out.lock();
+        if lane.is_closed() {
+            return Err(Refused::Closed);
+        }
+        push_plain(&mut out, &letter)?;
+    } else {
+        commit_with(endpoint, lane, &letter, aside)?;
+        // Its reader needs a round trip more, so it may begin at once.
+        if !letter.is_plain() {
+            lane.committed(0);
+            lane.ring_if_needed();
+            return Ok(());
         }
     }
-    match out.push(MESSAGE, bytes) {
-        Ok(_) => {}
-        Err(PushError::Full) => return Err(Refused::Full),
-        Err(PushError::Corrupt(_)) => return Err(Refused::Closed),
-    }
-    drop(out);
     wake(endpoint, lane, bytes.len());
     Ok(())
 }
 
-/// Sends an answer, or the word that none comes. Never waits: without room it stays here, in order.
-pub(crate) fn reply(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>, kind: u32, bytes: Vec<u8>) {
-    let mut replies = lane.replies.lock();
-    let sent = replies.waiting.is_empty() && replies.writer.push(kind, &bytes).is_ok();
-    let len = bytes.len();
-    if !sent {
-        replies.waiting.push_back((kind, bytes));
-        drop(replies);
-        // Asks for the reader's ring, and tries again in case it came in between. A corrupt ring gets no answers.
-        let _ = lane.flush_replies();
-        return;
+/// A record with ports or with things beside it.
+fn commit_with(endpoint: &Endpoint, lane: &Lane, letter: &Letter<'_>, aside: &Aside) -> Result<(), Refused> {
+    let mut out = lane.out.lock();
+    if lane.is_closed() {
+        return Err(Refused::Closed);
     }
-    drop(replies);
-    wake(endpoint, lane, len);
+    if !out.has_room_for(letter.need())? {
+        return Err(Refused::Full);
+    }
+    let end = letter.end(&out);
+    let open = |ports: &[payload::Port]| {
+        for port in ports {
+            if let Some(sink) = port.cell.depart() {
+                endpoint.pending().opened(port.id, sink, lane.peer, end);
+            }
+        }
+    };
+    // The answer may come before the push returns, so the question is noted first.
+    if letter.is_plain() {
+        open(&aside.ports);
+        return push_plain(&mut out, letter);
+    }
+    // What is beside it may be refused still: until then the ports stay in the message.
+    letter.push_heavy(endpoint, (lane.peer, Ring::Messages), &mut out, || open(&aside.ports))
+}
+
+fn push_plain(out: &mut Writer, letter: &Letter<'_>) -> Result<(), Refused> {
+    match out.push(letter.what, letter.bytes) {
+        Ok(_) => Ok(()),
+        Err(PushError::Full) => Err(Refused::Full),
+        Err(PushError::Corrupt(corrupt)) => Err(corrupt.into()),
+    }
+}
+
+/// Sends an answer, or the word that none comes. Never waits: without room it stays here, in order.
+pub(crate) fn reply(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>, parcel: Parcel) {
+    let len = parcel.bytes.len();
+    lane.replies.lock().waiting.push_back(parcel);
+    // A corrupt ring gets no answers.
+    if let Ok(true) = flush_replies(endpoint, lane) {
+        wake(endpoint, lane, len);
+    }
+}
+
+/// Writes the replies that wait for room, as far as there is room. `true`: some were written, and nobody has been rung.
+pub(crate) fn flush_replies(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>) -> Result<bool, Corrupt> {
+    let mut replies = lane.replies.lock();
+    let mut wrote = false;
+    while let Some(parcel) = replies.waiting.pop_front() {
+        match write_reply(endpoint, lane, &mut replies.writer, &parcel) {
+            Ok(()) => wrote = true,
+            Err(Refused::Full) => {
+                let room = replies.writer.wait_for_room(parcel.letter().need())?;
+                replies.waiting.push_front(parcel);
+                if !room {
+                    break;
+                }
+            }
+            Err(Refused::Crowded) => {
+                replies.waiting.push_front(parcel);
+                let (endpoint, lane) = (endpoint.clone(), lane.clone());
+                endpoint.clone().spawn(async move {
+                    endpoint.attach_room().await;
+                    if let Ok(true) = flush_replies(&endpoint, &lane) {
+                        lane.ring();
+                    }
+                });
+                break;
+            }
+            // Its asker hears why, or is gone.
+            Err(other) => {
+                if let Some(word) = parcel.instead(&other) {
+                    replies.waiting.push_front(word);
+                }
+            }
+        }
+    }
+    Ok(wrote)
+}
+
+fn write_reply(endpoint: &Endpoint, lane: &Lane, writer: &mut Writer, parcel: &Parcel) -> Result<(), Refused> {
+    let letter = parcel.letter();
+    if letter.is_plain() {
+        return push_plain(writer, &letter);
+    }
+    if !writer.has_room_for(letter.need())? {
+        return Err(Refused::Full);
+    }
+    letter.push_heavy(endpoint, (lane.peer, Ring::Replies), writer, || ())
 }
 
 fn wake(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>, bytes: usize) {

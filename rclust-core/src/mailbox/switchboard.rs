@@ -11,32 +11,60 @@ use parking_lot::Mutex;
 use rustix::net::SocketType;
 
 use crate::id::Slot;
-use crate::mailbox::lane::{BETWEEN_WORKERS, Layout, Parts, WITH_SUPERVISOR};
+use crate::mailbox::depot::{Lanes, Way};
+use crate::mailbox::lane::{Layout, Parts};
 use crate::mailbox::ring::Place;
+use crate::mailbox_spec::{self, Mailbox};
 use crate::sys::{descriptors, memory};
-use crate::wire::control::End;
+use crate::wire::control::{End, Sizes};
 
 struct Pair {
     memory: Arc<OwnedFd>,
     bells: [Arc<OwnedFd>; 2],
-    sizes: (u32, u32),
+    sizes: Sizes,
     layout: Layout,
 }
 
-/// What a dead reader leaves in one lane.
+/// What a dead process leaves in one lane.
 pub(crate) struct Left {
-    /// Who writes that lane.
+    /// The other side.
     pub(crate) peer: Slot,
-    /// How far it had taken.
-    pub(crate) taken: u64,
-    /// The record that it had taken and not done.
-    pub(crate) in_hand: Option<Vec<u8>>,
+    /// How far what `peer` wrote is out of its next incarnation's reach: messages, replies.
+    pub(crate) taken: (u64, u64),
+    /// How far it had written itself: messages, replies.
+    pub(crate) written: (u64, u64),
+    /// Messages that it, or its next incarnation, will not handle: the one that it had taken and not done; and, if the mailbox
+    /// is to be empty, all that waited.
+    pub(crate) dead: Vec<Record>,
+}
+
+/// A message in a ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// The position behind it.
+    pub(crate) end: u64,
+    /// What is beside it.
+    pub(crate) kind: u32,
+    /// Its bytes in the ring.
+    pub(crate) bytes: Vec<u8>,
+    /// Whether it was in hand.
+    pub(crate) in_hand: bool,
+}
+
+/// What is to become of a dead reader's mailbox.
+pub(crate) struct Fate<'a> {
+    /// Whether the record that was in hand of this lane is read again by the next incarnation.
+    pub(crate) again: &'a mut dyn FnMut(Slot, &Record) -> bool,
+    /// Whether what waits is thrown away.
+    pub(crate) empty: bool,
 }
 
 /// All pairs of slots that share a lane.
 #[derive(Default)]
 pub(crate) struct Switchboard {
     pairs: Mutex<HashMap<(Slot, Slot), Arc<Pair>>>,
+    /// The mailboxes that are not the usual one.
+    mailboxes: Mutex<HashMap<Slot, Mailbox>>,
 }
 
 fn key(a: Slot, b: Slot) -> (Slot, Slot) {
@@ -47,6 +75,13 @@ impl Switchboard {
     /// Three descriptors a lane, and half of the limit for everything else: workers must not be able to use them all up.
     fn most_pairs(&self) -> usize {
         crate::sys::process::descriptor_limit().0.map_or(usize::MAX, |limit| (limit / 6) as usize)
+    }
+
+    /// Says how much a slot's mailbox holds; lanes that exist stay as they are.
+    pub(crate) fn set_mailbox(&self, slot: Slot, mailbox: Mailbox) {
+        if mailbox != Mailbox::default() {
+            self.mailboxes.lock().insert(slot, mailbox);
+        }
     }
 
     /// The parts of `me` in its lane with `peer`; the lane is made at first use. `true`: it was.
@@ -61,9 +96,12 @@ impl Switchboard {
                 pairs.len()
             )));
         }
-        let capacity =
-            if me == Slot::SUPERVISOR || peer == Slot::SUPERVISOR { WITH_SUPERVISOR } else { BETWEEN_WORKERS };
-        let sizes = (capacity, capacity);
+        let (first, second) = key(me, peer);
+        let sizes = {
+            let mailboxes = self.mailboxes.lock();
+            let of = |slot| mailboxes.get(&slot).copied().unwrap_or_default();
+            mailbox_spec::sizes((first, second), &of(first), &of(second))
+        };
         let layout = Layout::new(sizes).ok_or(io::ErrorKind::InvalidInput)?;
         let (first, second) = descriptors::socket_pair(SocketType::STREAM)?;
         let pair = Arc::new(Pair {
@@ -83,17 +121,32 @@ impl Switchboard {
         pairs.iter().filter_map(|(key, pair)| Some(parts(pair, slot, other(*key, slot)?))).collect()
     }
 
-    /// A slot's process is gone: puts its cursors behind what it had in hand, rings everybody who may wait for it, and
+    /// A slot's process is gone: puts its cursors where its next incarnation begins, rings everybody who may wait for it, and
     /// tells what it left. Called before the next incarnation is told of its lanes.
-    pub(crate) fn reader_died(&self, slot: Slot) -> Vec<Left> {
+    pub(crate) fn process_died(&self, slot: Slot, fate: Fate<'_>) -> Vec<Left> {
         let mut left = Vec::new();
         for (key, pair) in self.pairs.lock().iter() {
             let Some(peer) = other(*key, slot) else { continue };
-            let theirs = End::of(slot, peer).other();
-            let (taken, in_hand) = settle(pair, pair.layout.messages_of(theirs));
+            let theirs = End::writing(peer, slot);
+            let mut dead = Vec::new();
+            let messages = settle(
+                pair,
+                pair.layout.messages_of(theirs),
+                |record| match record {
+                    record if record.in_hand && (fate.again)(peer, &record) => true,
+                    record => {
+                        dead.push(record);
+                        false
+                    }
+                },
+                fate.empty,
+            );
             // Answers are for the dead incarnation's questions alone; what it had taken of them is gone with it.
-            settle(pair, pair.layout.replies_of(theirs));
-            left.push(Left { peer, taken, in_hand });
+            let replies = settle(pair, pair.layout.replies_of(theirs), |_| false, false);
+            let mine = End::writing(slot, peer);
+            let tail = |ring: Place| memory::peek(&*pair.memory, ring.tail_word()).unwrap_or(0);
+            let written = (tail(pair.layout.messages_of(mine)), tail(pair.layout.replies_of(mine)));
+            left.push(Left { peer, taken: (messages, replies), written, dead });
             for bell in &pair.bells {
                 descriptors::ring(&**bell);
             }
@@ -101,17 +154,37 @@ impl Switchboard {
         left
     }
 
-    /// A slot will never be filled again: its lanes are given up.
-    pub(crate) fn forget(&self, slot: Slot) -> Vec<Slot> {
-        let mut peers = Vec::new();
-        self.pairs.lock().retain(|key, _| match other(*key, slot) {
-            Some(peer) => {
-                peers.push(peer);
-                false
-            }
-            None => true,
-        });
-        peers
+    /// A slot will never be filled again: whom it has lanes with.
+    pub(crate) fn peers_of(&self, slot: Slot) -> Vec<Slot> {
+        self.mailboxes.lock().remove(&slot);
+        self.pairs.lock().keys().filter_map(|key| other(*key, slot)).collect()
+    }
+
+    /// Gives up the lane of a slot that will never be filled again with a peer that writes nothing more to it, and returns what
+    /// waited there.
+    pub(crate) fn give_up(&self, slot: Slot, peer: Slot) -> Vec<Record> {
+        let Some(pair) = self.pairs.lock().remove(&key(slot, peer)) else { return Vec::new() };
+        let mut waited = Vec::new();
+        let waits = |record| {
+            waited.push(record);
+            false
+        };
+        settle(&pair, pair.layout.messages_of(End::writing(peer, slot)), waits, true);
+        waited
+    }
+}
+
+impl Lanes for Switchboard {
+    fn sizes(&self, a: Slot, b: Slot) -> Option<Sizes> {
+        self.pairs.lock().get(&key(a, b)).map(|pair| pair.sizes)
+    }
+
+    fn done(&self, (writer, reader, ring): Way) -> u64 {
+        let pairs = self.pairs.lock();
+        let place = |pair: &Pair| pair.layout.ring_of(End::writing(writer, reader), ring);
+        pairs
+            .get(&key(writer, reader))
+            .map_or(0, |pair| memory::peek(&*pair.memory, place(pair).done_word()).unwrap_or(0))
     }
 }
 
@@ -132,9 +205,10 @@ fn parts(pair: &Pair, me: Slot, peer: Slot) -> Parts {
     Parts { peer, end, sizes: pair.sizes, memory: pair.memory.clone(), bell, ringer }
 }
 
-/// Makes `done` what was taken, and returns both `taken` and the record in between. Cursors that cannot be (a hostile
-/// worker's) are set to the writer's tail: that lane's messages are lost with the worker that spoilt it, and only those.
-fn settle(pair: &Pair, ring: Place) -> (u64, Option<Vec<u8>>) {
+/// Puts a dead reader's cursors where the next one begins, and returns that position. `see` gets the record in between (and all
+/// that wait, if they are thrown away); `true` has the one in hand read again. Cursors that cannot be (a hostile worker's) are set
+/// to the writer's tail: that lane's messages are lost with the worker that spoilt it, and only those.
+fn settle(pair: &Pair, ring: Place, mut see: impl FnMut(Record) -> bool, empty: bool) -> u64 {
     let word = |at| memory::peek(&*pair.memory, at).unwrap_or(0);
     let (tail, taken, done) = (word(ring.tail_word()), word(ring.taken_word()), word(ring.done_word()));
     let capacity = ring.capacity as u64;
@@ -143,22 +217,37 @@ fn settle(pair: &Pair, ring: Place) -> (u64, Option<Vec<u8>>) {
         && taken.wrapping_sub(done) <= capacity
         && tail.wrapping_sub(taken) <= capacity
         && tail.wrapping_sub(done) <= capacity;
-    let end = if sane { taken } else { tail & !7 };
-    let in_hand = if sane && taken != done { read_record(pair, ring, done, taken - done) } else { None };
+    let mut begin = if sane { taken } else { tail & !7 };
+    if sane {
+        let mut at = done;
+        while at != if empty { tail } else { taken } {
+            let Some(record) = read_record(pair, ring, at, tail.wrapping_sub(at), taken) else { break };
+            let (end, in_hand) = (record.end, record.in_hand);
+            if see(record) && in_hand {
+                begin = done;
+                break;
+            }
+            at = end;
+        }
+        if empty {
+            begin = tail;
+        }
+    }
     // Failing to write would leave the old cursors, which the next reader refuses with an error of its own.
-    let _ = memory::poke(&*pair.memory, ring.taken_word(), end);
-    let _ = memory::poke(&*pair.memory, ring.done_word(), end);
-    (end, in_hand)
+    let _ = memory::poke(&*pair.memory, ring.taken_word(), begin);
+    let _ = memory::poke(&*pair.memory, ring.done_word(), begin);
+    begin
 }
 
-fn read_record(pair: &Pair, ring: Place, at: u64, available: u64) -> Option<Vec<u8>> {
-    let at = ring.at(at) as u64;
+fn read_record(pair: &Pair, ring: Place, at: u64, available: u64, taken: u64) -> Option<Record> {
+    let place = ring.at(at) as u64;
     let mut head = [0; 8];
-    memory::peek_bytes(&*pair.memory, at, &mut head).ok()?;
-    let (len, _kind) = ring.head(head, available).ok()?;
+    memory::peek_bytes(&*pair.memory, place, &mut head).ok()?;
+    let (len, kind) = ring.head(head, available).ok()?;
     let mut bytes = vec![0; len];
-    memory::peek_bytes(&*pair.memory, at + 8, &mut bytes).ok()?;
-    Some(bytes)
+    memory::peek_bytes(&*pair.memory, place + 8, &mut bytes).ok()?;
+    let end = at.wrapping_add(Place::record(len) as u64);
+    Some(Record { end, kind, bytes, in_hand: taken.wrapping_sub(end) as i64 >= 0 })
 }
 
 #[cfg(test)]
@@ -182,13 +271,26 @@ mod tests {
             reader.inbox.lock().done();
             reader.inbox.lock().take(&mut buffer).unwrap().unwrap();
         }
-        let left = board.reader_died(Slot(3));
-        assert_eq!(left.len(), 1);
-        assert_eq!((left[0].peer, left[0].taken, left[0].in_hand.as_deref()), (Slot(0), 32, Some(&[1u8; 5][..])));
+        let died =
+            |again: bool, empty: bool| board.process_died(Slot(3), Fate { again: &mut |_, _| again, empty }).remove(0);
+        let bytes = |left: &Left| left.dead.iter().map(|record| (record.bytes[0], record.in_hand)).collect::<Vec<_>>();
+        let left = died(true, false);
+        assert_eq!((left.peer, left.taken.0, bytes(&left)), (Slot(0), 16, vec![]), "it is to be read again");
+        {
+            let again = Lane::open(board.open(Slot(3), Slot(0)).unwrap().0).unwrap();
+            let mut buffer = Vec::new();
+            again.inbox.lock().take(&mut buffer).unwrap().unwrap();
+            assert_eq!(buffer, [1; 5]);
+        }
+        let left = died(false, false);
+        assert_eq!((left.taken.0, bytes(&left)), (32, vec![(1, true)]));
         let next = Lane::open(board.open(Slot(3), Slot(0)).unwrap().0).unwrap();
         let mut buffer = Vec::new();
         next.inbox.lock().take(&mut buffer).unwrap().unwrap();
         assert_eq!(buffer, [2; 5]);
-        assert!(board.reader_died(Slot(3))[0].in_hand.is_some(), "the third was in hand of the second reader");
+        writer.out.lock().push(0, &[3; 5]).unwrap();
+        let left = died(false, true);
+        assert_eq!(bytes(&left), [(2, true), (3, false)], "one in hand, and one that waited and is thrown away");
+        assert_eq!(bytes(&died(false, true)), []);
     }
 }

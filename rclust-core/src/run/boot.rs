@@ -358,6 +358,7 @@ fn worker(settings: Settings, program: impl Program, booted: Boot) -> ExitCode {
         index: message.index as usize,
         attempt: message.attempt,
         previous: message.previous,
+        again: message.again,
     });
     let life = Life { facts, endpoint: endpoint.clone(), control: control.clone(), args: message.args };
     let Last { ending, code } = program.work(life, &message.role, &runtime);
@@ -466,17 +467,7 @@ where
 
 /// The parameter form's worker.
 fn default_launch() -> Launch {
-    let start_timeout = child_spec::START_TIMEOUT;
-    let args = Args::Same(Ok(Vec::new()));
-    Launch {
-        role: Role::of::<Main>(),
-        args,
-        stdin: false,
-        start_timeout,
-        kill_group: false,
-        template: false,
-        copy: false,
-    }
+    Launch::new(Role::of::<Main>(), Args::Same(Ok(Vec::new())))
 }
 
 /// How long a body has to stop.

@@ -7,6 +7,7 @@ use crate::events::EventKind;
 use crate::exit::{ExitReason, StopReason};
 use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
+use crate::mailbox::beside::Tag;
 use crate::mailbox::dead::DeadReason;
 use crate::mailbox::endpoint::Located;
 use crate::process::watch::{self, Status};
@@ -86,6 +87,11 @@ impl Supervise {
                 self.dead_letter(worker, &name, from, DeadReason::Undecodable(error), bytes);
             }
             ToSupervisor::Watch { slot } => self.watch(worker, slot),
+            ToSupervisor::LaneClosed { peer } => self.lane_closed(peer, worker.slot),
+            ToSupervisor::Fetch { from, ring, end } => self.fetch(worker, Tag { peer: from, ring, end }),
+            ToSupervisor::Handled { from, ring, end } => {
+                self.shared.depot.handled(worker.slot, Tag { peer: from, ring, end });
+            }
             // What the supervisor wrote was spoilt by this worker or its predecessor: the lane is emptied at its end.
             ToSupervisor::CorruptLane { peer: Slot::SUPERVISOR } => self.endpoint.spoilt(worker.slot),
             ToSupervisor::CorruptLane { peer } => {
@@ -118,6 +124,7 @@ impl Supervise {
                     }
                 }
             }
+            Request::Porter => return self.give_porter(worker, id),
             Request::Extension(body) => match &self.extension {
                 Some(net) if net.send(extension::Event::Request { worker, id, body }).is_ok() => return,
                 _ => Answer::Refused("this program has no such extension".to_owned()),

@@ -1,6 +1,7 @@
 //! The two loops, and how a process comes to run one of them: where decisions become effects.
 
 pub(crate) mod boot;
+pub(crate) mod bury;
 pub(crate) mod decider;
 pub(crate) mod hear;
 pub(crate) mod init;
@@ -8,6 +9,7 @@ pub(crate) mod keeper;
 pub(crate) mod open;
 pub(crate) mod panic;
 pub(crate) mod perform;
+pub(crate) mod porter;
 pub(crate) mod shared;
 pub(crate) mod supervise;
 pub(crate) mod work;

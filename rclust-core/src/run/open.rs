@@ -13,6 +13,7 @@ use crate::error::{RunError, StartError};
 use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
 use crate::mailbox::endpoint::Endpoint;
+use crate::mailbox_spec::Mailbox;
 use crate::run::boot::{Booted, Home, booted};
 use crate::run::decider::Decider;
 use crate::run::shared::{Command, InSupervisor, Shared};
@@ -155,6 +156,7 @@ pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Laun
             entry.insert(place.path.clone());
             let launch = place.launch.and_then(|launch| launches.get(&launch));
             let takes = launch.map_or("", |launch| (launch.role.takes)());
+            shared.board.set_mailbox(slot, launch.map_or_else(Mailbox::new, |launch| launch.mailbox));
             let found = Found { slot, name: place.path.clone(), takes: takes.to_owned() };
             if let Some(pool) = place.pool.and_then(|pool| tree.place(pool)) {
                 let members = directory.pools.entry(pool.path).or_default();

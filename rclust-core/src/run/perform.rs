@@ -141,6 +141,7 @@ impl Supervise {
             threads: self.home.threads as u32,
             descriptors: self.home.descriptors,
             stdin: launch.stdin,
+            again: self.again.get(&worker.slot).map(|again| (again.peer, again.deliveries)),
         };
         self.send(worker, &ToWorker::Boot(Box::new(boot)), fds);
         for parts in self.shared.board.lanes_of(worker.slot) {
@@ -195,21 +196,23 @@ impl Supervise {
         let watchers = self.watchers.remove(&worker.slot).unwrap_or_default();
         let mut told = Vec::new();
         self.endpoint.repair(worker.slot);
-        for left in self.shared.board.reader_died(worker.slot) {
-            if let Some(bytes) = left.in_hand {
-                self.dead_letter(worker, &name, left.peer, DeadReason::Died(reason.clone()), bytes);
-            }
+        // Its last packets first: they may belong to records that it did commit.
+        let _ = self.shared.depot.take_in(worker.slot, &self.shared.board);
+        self.shared.depot.remove_porter(worker.slot);
+        for left in self.what_it_left(worker) {
+            self.bury(worker, &name, reason, &left);
             if left.peer == Slot::SUPERVISOR {
-                self.endpoint.peer_died(worker.slot, left.taken, reason);
+                self.endpoint.peer_died(worker.slot, left.taken.0, reason);
                 continue;
             }
             let peers: Vec<WorkerId> = self.live.keys().filter(|peer| peer.slot == left.peer).copied().collect();
             for peer in peers {
                 let watched = watchers.contains(&peer);
                 told.push(peer);
-                self.send_down(peer, worker, &name, Some(left.taken), reason, watched);
+                self.send_down(peer, worker, &name, Some(left.taken.0), reason, watched);
             }
         }
+        self.lanes_closed(worker.slot);
         for watcher in watchers {
             if !told.contains(&watcher) {
                 self.send_down(watcher, worker, &name, None, reason, true);
@@ -234,6 +237,11 @@ impl Supervise {
         let text = match &reason {
             DeadReason::Died(reason) => format!("its worker died with it in hand ({reason})"),
             DeadReason::Undecodable(error) => format!("it cannot be decoded ({error})"),
+            DeadReason::Quarantined { deliveries, last } => {
+                format!("{deliveries} incarnations died with it in hand (the last: {last})")
+            }
+            DeadReason::Discarded(reason) => format!("the mailbox is emptied at a restart (after: {reason})"),
+            DeadReason::Closed => "its slot will never be filled again".to_owned(),
         };
         self.story(Story::DeadLetter { worker: to, name: name.to_owned(), bytes: bytes.len(), reason: text });
         self.shared.dead.put(to, name, from, reason, bytes);
@@ -242,6 +250,7 @@ impl Supervise {
     /// A slot that will never be filled again.
     fn forget(&mut self, slot: Slot) {
         self.tell_extension(extension::Event::Forgotten { slot });
+        self.give_up(slot);
         if let Some((launch, _)) = self.last.remove(&slot) {
             // A copy's arguments are its own; what others run stays.
             if self.launches.get(&launch).is_some_and(|launch| launch.copy) {
@@ -249,17 +258,6 @@ impl Supervise {
             }
         }
         self.watchers.remove(&slot);
-        let peers = self.shared.board.forget(slot);
-        for peer in peers {
-            if peer == Slot::SUPERVISOR {
-                self.endpoint.peer_gone(slot);
-                continue;
-            }
-            let workers: Vec<WorkerId> = self.live.keys().filter(|worker| worker.slot == peer).copied().collect();
-            for worker in workers {
-                self.send(worker, &ToWorker::PeerGone { slot }, Vec::new());
-            }
-        }
         let mut directory = self.shared.directory.write();
         directory.nodes.retain(|_, node| *node != slot);
         if let Some(path) = directory.slots.remove(&slot) {

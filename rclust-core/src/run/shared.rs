@@ -1,9 +1,12 @@
 //! What the threads of the supervisor process share: names, lanes, dead letters, orders, and how it ended.
 
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -12,7 +15,9 @@ use crate::error::{LookupError, RunError};
 use crate::events::{EVENTS, Event, EventKind};
 use crate::exit::{ExitReason, StopReason};
 use crate::id::{Slot, WorkerId};
+use crate::mailbox::beside::{NotAttached, Tag};
 use crate::mailbox::dead::Dead;
+use crate::mailbox::depot::{Depot, Given};
 use crate::mailbox::endpoint::{Located, Upstream};
 use crate::mailbox::lane::Parts;
 use crate::mailbox::receiver::Receiver;
@@ -37,7 +42,7 @@ pub(crate) enum Command {
     /// It had its time.
     TermDeadline { worker: WorkerId },
     /// An answer of the extension to a worker.
-    Respond { worker: WorkerId, id: u64, body: Vec<u8>, fds: Vec<Arc<std::os::fd::OwnedFd>> },
+    Respond { worker: WorkerId, id: u64, body: Vec<u8>, fds: Vec<Arc<OwnedFd>> },
     /// The extension tells of a listener.
     Listening { worker: WorkerId, address: String },
     /// The extension refused something.
@@ -46,8 +51,8 @@ pub(crate) enum Command {
     Call { request: Request, launches: Vec<Launch>, answer: oneshot::Sender<Answer> },
     /// An action of a player that holds the tree.
     Perform(Action),
-    /// A worker's ring, read by the supervisor's body, is corrupt.
-    Distrust { slot: Slot },
+    /// A slot's worker did what no worker of ours does.
+    Distrust { slot: Slot, error: String },
 }
 
 /// The names of the tree.
@@ -64,6 +69,7 @@ pub(crate) struct Directory {
 pub(crate) struct Shared {
     pub(crate) directory: RwLock<Directory>,
     pub(crate) board: Switchboard,
+    pub(crate) depot: Depot,
     pub(crate) dead: Dead,
     pub(crate) inbox: Arc<tokio::sync::Mutex<Option<Receiver>>>,
     commands: mpsc::UnboundedSender<Command>,
@@ -77,6 +83,7 @@ impl Shared {
         Arc::new(Shared {
             directory: RwLock::default(),
             board: Switchboard::default(),
+            depot: Depot::default(),
             dead: Dead::default(),
             inbox: Arc::default(),
             commands,
@@ -174,6 +181,30 @@ impl Upstream for InSupervisor {
     }
 
     fn corrupt(&self, peer: Slot) {
-        self.0.command(Command::Distrust { slot: peer });
+        self.0.command(Command::Distrust {
+            slot: peer,
+            error: "its mailbox ring to the supervisor is corrupt".to_owned(),
+        });
+    }
+
+    fn attach(&self, tag: Tag, large: bool, fds: &[BorrowedFd<'_>]) -> Result<(), NotAttached> {
+        self.0.depot.put(Slot::SUPERVISOR, tag, large, fds, &self.0.board).map_err(NotAttached::Os)
+    }
+
+    fn attach_room(&self) -> BoxFuture<'_, ()> {
+        // Here nothing is ever crowded: what waits is bounded by the lanes.
+        Box::pin(std::future::ready(()))
+    }
+
+    fn fetch(&self, tag: Tag, _descriptors: usize) -> BoxFuture<'_, io::Result<Vec<OwnedFd>>> {
+        let given = self.0.depot.give(Slot::SUPERVISOR, tag, &self.0.board);
+        Box::pin(std::future::ready(given.and_then(|given| match given {
+            Given::Descriptors(fds) => Ok(fds),
+            Given::Gone => Err(io::Error::other("its sender did not send it")),
+        })))
+    }
+
+    fn handled(&self, tag: Tag) {
+        self.0.depot.handled(Slot::SUPERVISOR, tag);
     }
 }

@@ -22,9 +22,11 @@ use crate::mailbox::endpoint::Endpoint;
 use crate::process::spawn::{Program, Spawned, Spawner, Started};
 use crate::process::watch::Watched;
 use crate::run::boot::Home;
+use crate::run::bury::{Again, Gone};
 use crate::run::decider::Decider;
 use crate::run::keeper::{self, FromWorker};
 use crate::run::open::{self, Setup};
+use crate::run::porter::Porter;
 use crate::run::shared::{Command, Shared};
 use crate::sys::identity::Identity;
 use crate::trace::Story;
@@ -89,6 +91,8 @@ pub(crate) struct Live {
     pub(crate) start_timeout: Duration,
     /// The peers whose lanes it was sent.
     pub(crate) lanes: HashSet<Slot>,
+    /// Both ends of its porter, once it has asked for one.
+    pub(crate) porter: Option<Porter>,
 }
 
 /// A process that has been ordered and is not there yet.
@@ -115,6 +119,10 @@ pub(crate) struct Supervise {
     pub(crate) ordered: HashMap<WorkerId, Ordered>,
     /// What each slot ran last, and as which incarnation.
     pub(crate) last: HashMap<Slot, (u32, Incarnation)>,
+    /// The messages that were in hand of a dead incarnation, and are delivered again.
+    pub(crate) again: HashMap<Slot, Again>,
+    /// Lanes of slots that are gone with peers that may still write there: (slot, peer).
+    pub(crate) closing: HashMap<(Slot, Slot), Gone>,
     /// Who wants to hear of a slot's next end.
     pub(crate) watchers: HashMap<Slot, HashSet<WorkerId>>,
     pub(crate) extension: Option<mpsc::UnboundedSender<extension::Event>>,
@@ -228,6 +236,8 @@ fn prepare(
                 live: HashMap::new(),
                 ordered: HashMap::new(),
                 last: HashMap::new(),
+                again: HashMap::new(),
+                closing: HashMap::new(),
                 watchers: HashMap::new(),
                 extension,
                 told: Some(told),
@@ -406,10 +416,10 @@ impl Supervise {
             Command::RefusedListen { worker, address, error } => {
                 self.story(Story::Refused { worker, name: self.shared.name(worker.slot), address, error });
             }
-            Command::Distrust { slot } => {
+            Command::Distrust { slot, error } => {
                 let current = self.live.keys().find(|worker| worker.slot == slot).copied();
                 if let Some(worker) = current {
-                    self.distrust(worker, "its mailbox ring to the supervisor is corrupt".to_owned());
+                    self.distrust(worker, error);
                 }
             }
         }
@@ -485,6 +495,7 @@ impl Supervise {
                 ending: None,
                 start_timeout,
                 lanes: HashSet::new(),
+                porter: None,
             },
         );
         tokio::spawn(keeper::keep(worker, link, process, frames, self.events.clone()));

@@ -54,7 +54,7 @@ pub(crate) async fn play<W: Worker>(life: Life) -> Ending {
 }
 
 async fn play_here<W: Worker>(life: Life) -> Ending {
-    let args: W::Args = match payload::decode(&life.args, Slot::SUPERVISOR) {
+    let args: W::Args = match payload::decode(&life.args, Vec::new()) {
         Ok(args) => args,
         Err(error) => return Ending::Error(format!("the arguments cannot be decoded: {error}")),
     };
@@ -72,7 +72,7 @@ async fn play_here<W: Worker>(life: Life) -> Ending {
     };
     say_ready(&life.endpoint, &life.control);
 
-    let mut receiver = Receiver::new(life.endpoint.clone());
+    let mut receiver = Receiver::new(life.endpoint.clone(), life.facts.again);
     let outcome = run(&mut worker, &mut cx, &mut inputs, &mut receiver, &mut down_news, &life).await;
     match outcome {
         Err(error) => error.ending(),
@@ -134,12 +134,16 @@ async fn handle<W: Worker>(
     from: Slot,
     life: &Life,
 ) -> crate::error::Result<()> {
-    match payload::decode::<W::Msg>(receiver.bytes(), from) {
-        Ok(message) => worker.on_message(message, cx).await?,
+    let decoded = if receiver.is_heavy() { receiver.decode_heavy::<W::Msg>().await } else { receiver.decode() };
+    match decoded {
+        Ok(message) => {
+            cx.set_delivery(receiver.delivery());
+            worker.on_message(message, cx).await?;
+        }
         Err(error) => {
             let bytes = receiver.bytes();
             let sample = bytes[..bytes.len().min(SAMPLE)].to_vec();
-            life.control.say(&ToSupervisor::Undecodable { from, error: error.to_string(), bytes: sample });
+            life.control.say(&ToSupervisor::Undecodable { from, error, bytes: sample });
         }
     }
     receiver.done();

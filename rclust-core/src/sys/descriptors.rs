@@ -12,7 +12,7 @@ use rustix::net::{
 };
 
 /// How many descriptors one message may carry here (the kernel's limit is 253, SCM_MAX_FD).
-pub(crate) const MAX_DESCRIPTORS: usize = 16;
+pub(crate) const MAX_DESCRIPTORS: usize = 40;
 
 const CONTROL_SPACE: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 

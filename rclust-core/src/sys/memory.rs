@@ -16,6 +16,37 @@ use rustix::mm::{MapFlags, ProtFlags};
 /// # Source
 /// `memfd_create(2)`, `F_ADD_SEALS` in `fcntl(2)`. MFD_NOEXEC_SEAL is Linux 6.3's; older kernels answer EINVAL.
 pub fn create(name: &str, len: u64) -> io::Result<OwnedFd> {
+    let fd = unsealed(name, len)?;
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(fd)
+}
+
+/// Makes a memfd of these bytes, which nobody can change any more.
+pub(crate) fn create_sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let fd = unsealed(name, 0)?;
+    let mut written = 0;
+    while written < bytes.len() {
+        match rustix::io::write(&fd, &bytes[written..])? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n => written += n,
+        }
+    }
+    rustix::fs::fcntl_add_seals(&fd, CONSTANT | SealFlags::SEAL)?;
+    Ok(fd)
+}
+
+/// The seals of a memfd whose content is for ever what it is.
+const CONSTANT: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE);
+
+/// The size of a memfd that nobody can change any more; an error for any other descriptor.
+pub(crate) fn sealed_size(fd: impl AsFd) -> io::Result<u64> {
+    if !rustix::fs::fcntl_get_seals(&fd)?.contains(CONSTANT) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a payload's memory is not sealed"));
+    }
+    Ok(u64::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(0))
+}
+
+fn unsealed(name: &str, len: u64) -> io::Result<OwnedFd> {
     // MFD_NOEXEC_SEAL, which rustix knows only by its number.
     let noexec = MemfdFlags::from_bits_retain(0x0008);
     let base = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -29,8 +60,50 @@ pub fn create(name: &str, len: u64) -> io::Result<OwnedFd> {
         ))
     })?;
     rustix::fs::ftruncate(&fd, len)?;
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(fd)
+}
+
+/// A mapping of a memfd that nobody can change any more.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: memory that is only read, by this process and by everybody else.
+unsafe impl Send for Sealed {}
+// SAFETY: the same.
+unsafe impl Sync for Sealed {}
+
+impl Sealed {
+    /// Maps the first `len` bytes of a memfd that is sealed against every change.
+    pub(crate) fn new(fd: OwnedFd, len: usize) -> io::Result<Sealed> {
+        let size = sealed_size(&fd)?;
+        if len as u64 > size || len == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a payload's memory is too small"));
+        }
+        // SAFETY: a fresh mapping at an address of the kernel's choice, within the file, whose size is sealed: no access can
+        // raise SIGBUS. The mapping outlives the descriptor.
+        // Private, because kernels before 6.7 refuse shared mappings of write-sealed files; never written, it is the same pages.
+        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, &fd, 0)? };
+        let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Sealed { start, len })
+    }
+
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: mapped until the drop, initialised by the kernel, and constant: F_SEAL_WRITE is refused while anybody has a
+        // writable mapping, and forbids new ones and every write.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, unmapped nowhere else; no reference into it outlives `self`. An error could only mean that
+        // it is not mapped.
+        let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
+    }
 }
 
 /// Reads a word of a memfd without mapping it.

@@ -36,6 +36,8 @@ pub(crate) struct BootMessage {
     pub(crate) descriptors: (Option<u64>, Option<u64>),
     /// Whether the supervisor's standard input comes as the first descriptor.
     pub(crate) stdin: bool,
+    /// The first message of this lane has been in hand of so many incarnations that died.
+    pub(crate) again: Option<(Slot, u32)>,
 }
 
 /// Which end of a pair's memory and doorbell a process has: the lower slot is `First`.
@@ -45,6 +47,28 @@ pub(crate) enum End {
     First,
     /// The higher slot's.
     Second,
+}
+
+/// Which of the two rings that a process writes in a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(crate) enum Ring {
+    /// Messages for the other side.
+    Messages,
+    /// Answers to its questions.
+    Replies,
+}
+
+/// How much the two directions of a lane hold: what the reader of each has room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Sizes {
+    /// Capacity of the ring of messages that each end writes, in bytes.
+    pub(crate) messages: [u32; 2],
+    /// Capacity of each ring of replies.
+    pub(crate) replies: u32,
+    /// The largest message that each end may write.
+    pub(crate) largest: [u64; 2],
+    /// How many bytes of messages too large for the ring each end may leave unhandled.
+    pub(crate) waiting: [u64; 2],
 }
 
 /// Supervisor to worker.
@@ -59,8 +83,8 @@ pub(crate) enum ToWorker {
         peer: Slot,
         /// Which end is yours.
         end: End,
-        /// Capacities: messages, replies.
-        sizes: (u32, u32),
+        /// Its sizes.
+        sizes: Sizes,
     },
     /// All that existed before you has been said: begin.
     Begin,
@@ -138,6 +162,29 @@ pub(crate) enum ToSupervisor {
         /// The writer.
         peer: Slot,
     },
+    /// I have heard that this slot is gone, and write nothing more to it.
+    LaneClosed {
+        /// Which.
+        peer: Slot,
+    },
+    /// I took the record of this slot that ends here: give me what is beside it.
+    Fetch {
+        /// The writer.
+        from: Slot,
+        /// Of its rings to me.
+        ring: Ring,
+        /// The position behind the record.
+        end: u64,
+    },
+    /// What was beside that record is wanted no more.
+    Handled {
+        /// The writer.
+        from: Slot,
+        /// Of its rings to me.
+        ring: Ring,
+        /// The position behind the record.
+        end: u64,
+    },
 }
 
 /// A worker's own word about its end.
@@ -177,6 +224,8 @@ pub(crate) enum Request {
         /// The slot.
         peer: Slot,
     },
+    /// A socket for what goes beside records.
+    Porter,
     /// Something of an extension's (`rclust-net`), in its own words.
     Extension(#[serde(with = "bytes")] Vec<u8>),
 }
@@ -192,6 +241,8 @@ pub(crate) enum Answer {
     NotFound,
     /// The lane was sent before this answer.
     LaneSent,
+    /// The socket comes as a descriptor.
+    Porter,
     /// No: why.
     Refused(String),
     /// An extension's answer.
