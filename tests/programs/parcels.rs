@@ -242,8 +242,9 @@ async fn sockets() -> Outcome {
     file.rewind()?;
     let (udp, hears) = (UdpSocket::bind("127.0.0.1:0").await?, UdpSocket::bind("127.0.0.1:0").await?);
     let to = hears.local_addr()?;
-    let (mut reader, writer) = std::io::pipe()?;
-    let (file, udp, any) = (file.into(), udp.into(), OwnedFd::from(writer).into());
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let mut reader = File::from(reader);
+    let (file, udp, any) = (file.into(), udp.into(), writer.into());
     let text = a.ask(|reply| Job::Others { file, udp, to, any, reply }).await?;
     let mut datagram = [0; 100];
     let (n, _) = tokio::time::timeout(Duration::from_secs(10), hears.recv_from(&mut datagram)).await??;

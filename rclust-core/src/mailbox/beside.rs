@@ -112,9 +112,12 @@ impl Letter<'_> {
     }
 }
 
+/// A socket taken out of its message, and where it was.
+type Taken<'a> = (&'a Arc<dyn Carried>, Box<dyn Held>);
+
 /// Sockets taken out of their message; they go back unless they have gone.
 struct Leaving<'a> {
-    held: Vec<(&'a Arc<dyn Carried>, Box<dyn Held>)>,
+    held: Vec<Taken<'a>>,
 }
 
 impl Leaving<'_> {
