@@ -19,12 +19,14 @@ use crate::mailbox::sender::{self, Refused};
 use crate::reply::{Ask, Reply};
 use crate::wire::control::Found;
 use crate::wire::payload;
+use crate::wire::schema;
 use crate::worker::Message;
 
 struct Target {
     slot: Slot,
     name: String,
-    endpoint: Arc<Endpoint>,
+    /// None only where a message type is traced: that reference leads nowhere.
+    endpoint: Option<Arc<Endpoint>>,
     lane: OnceLock<Arc<Lane>>,
 }
 
@@ -38,7 +40,11 @@ pub struct WorkerRef<M> {
 
 impl<M> WorkerRef<M> {
     pub(crate) fn new(endpoint: Arc<Endpoint>, slot: Slot, name: String) -> WorkerRef<M> {
-        WorkerRef { target: Arc::new(Target { slot, name, endpoint, lane: OnceLock::new() }), _message: PhantomData }
+        WorkerRef::to(Target { slot, name, endpoint: Some(endpoint), lane: OnceLock::new() })
+    }
+
+    fn to(target: Target) -> WorkerRef<M> {
+        WorkerRef { target: Arc::new(target), _message: PhantomData }
     }
 
     /// The slot it names.
@@ -53,13 +59,14 @@ impl<M> WorkerRef<M> {
         &self.target.name
     }
 
-    fn lane(&self) -> Result<&Arc<Lane>, String> {
+    fn lane(&self) -> Result<(&Arc<Endpoint>, &Arc<Lane>), String> {
         let target = &self.target;
+        let endpoint = target.endpoint.as_ref().ok_or("it leads nowhere")?;
         match target.lane.get() {
-            Some(lane) => Ok(lane),
+            Some(lane) => Ok((endpoint, lane)),
             None => {
-                let lane = target.endpoint.lane(target.slot)?;
-                Ok(target.lane.get_or_init(|| lane))
+                let lane = endpoint.lane(target.slot)?;
+                Ok((endpoint, target.lane.get_or_init(|| lane)))
             }
         }
     }
@@ -80,7 +87,7 @@ impl<M: Message> WorkerRef<M> {
     /// Dropped before completion, nothing was queued.
     pub async fn send(&self, message: M) -> Result<(), SendError<M>> {
         let refused = match self.lane() {
-            Ok(lane) => match sender::send(&self.target.endpoint, lane, &message).await {
+            Ok((endpoint, lane)) => match sender::send(endpoint, lane, &message).await {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             },
@@ -95,7 +102,7 @@ impl<M: Message> WorkerRef<M> {
     /// `Full`: `send` would wait. The message comes back.
     pub fn try_send(&self, message: M) -> Result<(), TrySendError<M>> {
         let refused = match self.lane() {
-            Ok(lane) => match sender::try_send(&self.target.endpoint, lane, &message) {
+            Ok((endpoint, lane)) => match sender::try_send(endpoint, lane, &message) {
                 Ok(()) => return Ok(()),
                 Err(Refused::Full | Refused::Crowded) => {
                     return Err(TrySendError::Full { message, to: self.target.name.clone() });
@@ -131,13 +138,13 @@ impl<M: Message> WorkerRef<M> {
     /// Dropped before its first poll, nothing was sent; later, the question may be handled and the answer is thrown away.
     pub fn ask<T: DeserializeOwned + 'static>(&self, make: impl FnOnce(Reply<T>) -> M) -> Ask<T> {
         let to = &self.target.name;
-        let endpoint = &self.target.endpoint;
-        let lane = if self.target.slot == Slot::SUPERVISOR && !endpoint.is_ready() {
+        let ready = self.target.endpoint.as_ref().is_none_or(|endpoint| endpoint.is_ready());
+        let lane = if self.target.slot == Slot::SUPERVISOR && !ready {
             Err(AskError::NotReady { to: to.clone() })
         } else {
-            self.lane().cloned().map_err(|_| AskError::Closed { to: to.clone() })
+            self.lane().map_err(|_| AskError::Closed { to: to.clone() })
         };
-        Ask::new(endpoint, lane, to, make)
+        Ask::new(lane, to, make)
     }
 
     fn failed(&self, refused: Refused, message: M) -> SendError<M> {
@@ -190,6 +197,11 @@ impl<M> Serialize for WorkerRef<M> {
 
 impl<'de, M> Deserialize<'de> for WorkerRef<M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if payload::is_tracing() {
+            schema::name("rclust::WorkerRef", deserializer)?;
+            let (slot, name) = (Slot::SUPERVISOR, String::new());
+            return Ok(WorkerRef::to(Target { slot, name, endpoint: None, lane: OnceLock::new() }));
+        }
         let (slot, name) = <(Slot, String)>::deserialize(deserializer)?;
         if !payload::decoding() {
             return Err(D::Error::custom("a worker reference exists only inside a message that arrived"));

@@ -1,9 +1,9 @@
-//! A user's message to bytes and back, with what is not bytes (reply ports, references) handled by a scope.
+//! A user's message to bytes and back, with what is not bytes (reply ports, references, sockets) handled by a scope.
 //!
 //! serde gives `Serialize` only a shared reference, so a port is a cell: encoding notes the cell in the scope and
 //! writes an address; only the commit takes the value out. Until then every failure leaves the message whole.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,20 +11,44 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::id::WorkerId;
-use crate::reply::Cell;
+use crate::id::{Incarnation, Slot, WorkerId};
+use crate::reply;
 use crate::socket::{Carried, SOCKETS};
 
 /// Correlation ids are unique in the process; the asker's incarnation is beside them on the wire.
 static NEXT_PORT: AtomicU64 = AtomicU64::new(1);
 
-thread_local! {
-    static SCOPE: RefCell<Option<Scope>> = const { RefCell::new(None) };
+const NOBODY: WorkerId = WorkerId { slot: Slot::SUPERVISOR, incarnation: Incarnation(0) };
+
+/// What this thread does with a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Idle,
+    Encode,
+    Decode,
+    /// Looks at a type, not at a value.
+    Trace,
 }
 
-enum Scope {
-    Encode { me: WorkerId, aside: Aside, refused: Option<&'static str> },
-    Decode { sockets: Vec<Option<OwnedFd>>, refused: Option<&'static str> },
+struct Scope {
+    mode: Cell<Mode>,
+    me: Cell<WorkerId>,
+    aside: RefCell<Aside>,
+    sockets: RefCell<Vec<Option<OwnedFd>>>,
+    /// What a field of ours refused: postcard keeps no texts.
+    refused: Cell<Option<&'static str>>,
+}
+
+thread_local! {
+    static SCOPE: Scope = const {
+        Scope {
+            mode: Cell::new(Mode::Idle),
+            me: Cell::new(NOBODY),
+            aside: RefCell::new(Aside { ports: Vec::new(), sockets: Vec::new() }),
+            sockets: RefCell::new(Vec::new()),
+            refused: Cell::new(None),
+        }
+    };
 }
 
 /// What an encoded message holds that is not bytes; still inside the message until the commit takes it.
@@ -47,71 +71,96 @@ pub(crate) struct Port {
     /// The correlation id that was written, for a port of our own.
     pub(crate) id: u64,
     /// Where the port's value is.
-    pub(crate) cell: Arc<Cell>,
+    pub(crate) cell: Arc<reply::Cell>,
 }
 
-/// Restores the outer scope, also when an encoder panics.
-struct Restore(Option<Scope>);
+/// The outer scope, restored also when an encoder panics. It never lives across an await.
+struct Outer<'a> {
+    scope: &'a Scope,
+    mode: Mode,
+    me: WorkerId,
+    aside: Aside,
+    sockets: Vec<Option<OwnedFd>>,
+    refused: Option<&'static str>,
+}
 
-impl Restore {
-    fn enter(scope: Scope) -> Restore {
-        Restore(SCOPE.with(|current| current.borrow_mut().replace(scope)))
-    }
-
-    fn leave(mut self) -> Option<Scope> {
-        let outer = self.0.take();
-        let inner = SCOPE.with(|current| std::mem::replace(&mut *current.borrow_mut(), outer));
-        std::mem::forget(self);
-        inner
+impl<'a> Outer<'a> {
+    fn leave(scope: &'a Scope, mode: Mode, me: WorkerId, sockets: Vec<Option<OwnedFd>>) -> Outer<'a> {
+        Outer {
+            scope,
+            mode: scope.mode.replace(mode),
+            me: scope.me.replace(me),
+            aside: scope.aside.take(),
+            sockets: scope.sockets.replace(sockets),
+            refused: scope.refused.take(),
+        }
     }
 }
 
-impl Drop for Restore {
+impl Drop for Outer<'_> {
     fn drop(&mut self) {
-        let outer = self.0.take();
-        SCOPE.with(|current| *current.borrow_mut() = outer);
+        self.scope.mode.set(self.mode);
+        self.scope.me.set(self.me);
+        self.scope.aside.replace(std::mem::take(&mut self.aside));
+        // Sockets that a message did not name are closed here.
+        self.scope.sockets.replace(std::mem::take(&mut self.sockets));
+        self.scope.refused.set(self.refused);
+    }
+}
+
+/// Appends encoded bytes to a buffer.
+struct Into<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Into<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
 /// Appends a message's bytes to `into` and lists what is not bytes. Nothing is taken out of the message.
 pub(crate) fn encode<M: Serialize>(message: &M, me: WorkerId, into: &mut Vec<u8>) -> Result<Aside, String> {
-    let scope = Restore::enter(Scope::Encode { me, aside: Aside::default(), refused: None });
-    let buffer = std::mem::take(into);
-    let outcome = postcard::to_extend(message, buffer);
-    let (aside, refused) = match scope.leave() {
-        Some(Scope::Encode { aside, refused, .. }) => (aside, refused),
-        _ => (Aside::default(), None),
-    };
-    *into = outcome.map_err(|error| because(refused, error))?;
-    Ok(aside)
+    SCOPE.with(|scope| {
+        let _outer = Outer::leave(scope, Mode::Encode, me, Vec::new());
+        match postcard::serialize_with_flavor(message, Into(into)) {
+            Ok(()) => Ok(scope.aside.take()),
+            Err(error) => Err(because(scope, error)),
+        }
+    })
 }
 
 /// Decodes a whole message, with the sockets that came beside it; bytes left over are an error. Sockets that the message does
 /// not name are closed.
 pub(crate) fn decode<M: DeserializeOwned>(bytes: &[u8], sockets: Vec<OwnedFd>) -> Result<M, String> {
-    let scope = Restore::enter(Scope::Decode { sockets: sockets.into_iter().map(Some).collect(), refused: None });
-    let outcome = postcard::take_from_bytes(bytes);
-    let refused = match scope.leave() {
-        Some(Scope::Decode { refused, .. }) => refused,
-        _ => None,
-    };
-    match outcome {
-        Ok((message, [])) => Ok(message),
-        Ok(_) => Err(because(refused, postcard::Error::DeserializeBadEncoding)),
-        Err(error) => Err(because(refused, error)),
-    }
+    SCOPE.with(|scope| {
+        let _outer = Outer::leave(scope, Mode::Decode, NOBODY, sockets.into_iter().map(Some).collect());
+        match postcard::take_from_bytes(bytes) {
+            Ok((message, [])) => Ok(message),
+            Ok(_) => Err(because(scope, postcard::Error::DeserializeBadEncoding)),
+            Err(error) => Err(because(scope, error)),
+        }
+    })
 }
 
-/// postcard keeps no texts: what a field of ours refused is remembered in the scope.
-fn because(refused: Option<&'static str>, error: postcard::Error) -> String {
-    refused.map_or_else(|| error.to_string(), str::to_owned)
+fn because(scope: &Scope, error: postcard::Error) -> String {
+    scope.refused.get().map_or_else(|| error.to_string(), str::to_owned)
 }
 
 /// The same for values that are kept as bytes, and so can hold nothing else.
 pub(crate) fn encode_plain<M: Serialize>(message: &M) -> Result<Vec<u8>, String> {
-    let nobody = WorkerId { slot: crate::id::Slot::SUPERVISOR, incarnation: crate::id::Incarnation(0) };
     let mut bytes = Vec::new();
-    let aside = encode(message, nobody, &mut bytes)?;
+    let aside = encode(message, NOBODY, &mut bytes)?;
     if aside.ports.is_empty() && aside.sockets.is_empty() {
         return Ok(bytes);
     }
@@ -119,63 +168,129 @@ pub(crate) fn encode_plain<M: Serialize>(message: &M) -> Result<Vec<u8>, String>
         .to_owned())
 }
 
-/// Called by a port's `Serialize`: notes the cell and returns the id to write, if a message is being encoded.
-pub(crate) fn note_port(cell: &Arc<Cell>) -> Result<(WorkerId, u64), &'static str> {
-    SCOPE.with(|current| match &mut *current.borrow_mut() {
-        Some(Scope::Encode { me, aside, refused }) => {
-            if aside.ports.iter().any(|port| Arc::ptr_eq(&port.cell, cell)) {
-                return Err(*refused.insert("a reply port was already sent in this message"));
-            }
-            let id = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
-            aside.ports.push(Port { id, cell: cell.clone() });
-            Ok((*me, id))
-        }
-        _ => Err("reply ports and worker references can only be serialized as part of a message that is being sent"),
+/// Traces a type in `trace`: reports ports and references by name, and lets them be made of nothing.
+pub(crate) fn tracing<R>(trace: impl FnOnce() -> R) -> R {
+    SCOPE.with(|scope| {
+        let _outer = Outer::leave(scope, Mode::Trace, NOBODY, Vec::new());
+        trace()
     })
+}
+
+fn mode() -> Mode {
+    SCOPE.with(|scope| scope.mode.get())
+}
+
+/// Whether no message is being decoded, but its type traced.
+pub(crate) fn is_tracing() -> bool {
+    mode() == Mode::Trace
 }
 
 /// Whether a message is being encoded (worker references need no more).
 pub(crate) fn encoding() -> bool {
-    SCOPE.with(|current| matches!(&*current.borrow(), Some(Scope::Encode { .. })))
+    mode() == Mode::Encode
+}
+
+/// Whether a message is being decoded.
+pub(crate) fn decoding() -> bool {
+    mode() == Mode::Decode
+}
+
+/// Called by a field of ours that cannot be encoded or decoded: the error's text, which the encoding does not carry.
+pub(crate) fn refuse(why: &'static str) -> &'static str {
+    SCOPE.with(|scope| scope.refused.set(Some(why)));
+    why
+}
+
+/// Called by a port's `Serialize`: notes the cell and returns the id to write, if a message is being encoded.
+pub(crate) fn note_port(cell: &Arc<reply::Cell>) -> Result<(WorkerId, u64), &'static str> {
+    if !encoding() {
+        return Err("a reply port can only be serialized as part of a message that is being sent");
+    }
+    SCOPE.with(|scope| {
+        let mut aside = scope.aside.borrow_mut();
+        if aside.ports.iter().any(|port| Arc::ptr_eq(&port.cell, cell)) {
+            return Err(refuse("a reply port was already sent in this message"));
+        }
+        let id = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        aside.ports.push(Port { id, cell: cell.clone() });
+        Ok((scope.me.get(), id))
+    })
 }
 
 /// Called by a socket's `Serialize`: notes the cell and returns the index to write, if a message is being encoded.
 pub(crate) fn note_socket(cell: Arc<dyn Carried>) -> Result<u8, &'static str> {
-    SCOPE.with(|current| match &mut *current.borrow_mut() {
-        Some(Scope::Encode { aside, refused, .. }) => {
-            if aside.sockets.iter().any(|other| Arc::ptr_eq(other, &cell)) {
-                return Err(*refused.insert("a socket was already sent in this message"));
-            }
-            if aside.sockets.len() == SOCKETS {
-                return Err(*refused.insert("more sockets than one message carries (32)"));
-            }
-            aside.sockets.push(cell);
-            Ok((aside.sockets.len() - 1) as u8)
+    if !encoding() {
+        return Err("a socket can only be serialized as part of a message that is being sent");
+    }
+    SCOPE.with(|scope| {
+        let mut aside = scope.aside.borrow_mut();
+        if aside.sockets.iter().any(|other| Arc::ptr_eq(other, &cell)) {
+            return Err(refuse("a socket was already sent in this message"));
         }
-        _ => Err("a socket can only be serialized as part of a message that is being sent"),
+        if aside.sockets.len() == SOCKETS {
+            return Err(refuse("more sockets than one message carries (32)"));
+        }
+        aside.sockets.push(cell);
+        Ok((aside.sockets.len() - 1) as u8)
     })
 }
 
 /// Called by a socket's `Deserialize`: each one is taken once.
 pub(crate) fn take_socket(index: u8) -> Result<OwnedFd, &'static str> {
-    SCOPE.with(|current| match &mut *current.borrow_mut() {
-        Some(Scope::Decode { sockets, refused }) => {
-            let socket = sockets.get_mut(usize::from(index)).and_then(Option::take);
-            socket.ok_or_else(|| *refused.insert("it names a socket that did not come with it"))
+    if !decoding() {
+        return Err("a socket exists only inside a message that arrived");
+    }
+    SCOPE.with(|scope| {
+        let socket = scope.sockets.borrow_mut().get_mut(usize::from(index)).and_then(Option::take);
+        socket.ok_or_else(|| refuse("it names a socket that did not come with it"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::Socket;
+
+    #[test]
+    fn a_socket_is_encoded_once_and_in_a_message_only() {
+        let file = Socket::new(std::fs::File::open("/dev/null").unwrap());
+        assert!(postcard::to_allocvec(&file).is_err());
+        let mut bytes = Vec::new();
+        assert_eq!(encode(&(1, &file), NOBODY, &mut bytes).unwrap().sockets.len(), 1);
+        let twice = encode(&(&file, &file), NOBODY, &mut bytes).err();
+        assert_eq!(twice.as_deref(), Some("a socket was already sent in this message"));
+        assert!(encode_plain(&file).is_err_and(|error| error.contains("replayed at every restart")));
+        let many: Vec<Socket<OwnedFd>> =
+            (0..33).map(|_| OwnedFd::from(std::fs::File::open("/dev/null").unwrap()).into()).collect();
+        assert!(encode(&many, NOBODY, &mut bytes).is_err_and(|error| error.contains("32")));
+    }
+
+    #[test]
+    fn a_socket_is_decoded_once_and_only_if_it_came() {
+        let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        type Two = (Socket<OwnedFd>, Socket<OwnedFd>);
+        assert!(decode::<Two>(&[0, 1], vec![fd(), fd()]).is_ok());
+        for (bytes, sockets) in [([0, 0], vec![fd(), fd()]), ([0, 1], vec![fd()]), ([1, 255], vec![fd(), fd()])] {
+            let error = decode::<Two>(&bytes, sockets).err();
+            assert_eq!(error.as_deref(), Some("it names a socket that did not come with it"));
         }
-        _ => Err("a socket exists only inside a message that arrived"),
-    })
-}
+        let other = decode::<Socket<std::net::TcpStream>>(&[0], vec![fd()]).err();
+        assert_eq!(other.as_deref(), Some("a socket of another kind than the message says"));
+    }
 
-/// Called by a field of ours that cannot be encoded or decoded: the error's text, which the encoding does not carry.
-pub(crate) fn refuse(why: &'static str) -> &'static str {
-    SCOPE.with(|current| match &mut *current.borrow_mut() {
-        Some(Scope::Encode { refused, .. } | Scope::Decode { refused, .. }) => *refused.insert(why),
-        None => why,
-    })
-}
-
-/// Whether a message is being decoded.
-pub(crate) fn decoding() -> bool {
-    SCOPE.with(|current| matches!(&*current.borrow(), Some(Scope::Decode { .. })))
+    #[test]
+    fn a_message_that_is_encoded_within_another_disturbs_nothing() {
+        struct Nested(Socket<OwnedFd>);
+        impl Serialize for Nested {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let inner = encode(&self.0, NOBODY, &mut Vec::new()).unwrap();
+                assert_eq!(inner.sockets.len(), 1);
+                serializer.serialize_u8(7)
+            }
+        }
+        let fd = || Socket::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        let aside = encode(&(fd(), Nested(fd()), fd()), NOBODY, &mut Vec::new()).unwrap();
+        assert_eq!(aside.sockets.len(), 2);
+        assert!(!encoding() && !decoding());
+    }
 }
