@@ -18,8 +18,9 @@ use crate::id::{Slot, WorkerId};
 use crate::ipc::control::{Control, Stop};
 use crate::mailbox::endpoint::Endpoint;
 use crate::wire::control::ToSupervisor;
+use crate::wire::schema;
 use crate::worker::{Main, Message, Outcome, Report, Worker};
-use crate::worker_ref::{self, PoolRef, WorkerRef};
+use crate::worker_ref::{self, ANYTHING, PoolRef, WorkerRef};
 
 /// Facts about this incarnation.
 #[derive(Debug)]
@@ -71,7 +72,8 @@ impl<W: Worker> Context<W> {
     /// This worker's own mailbox, to be given to others.
     #[must_use]
     pub fn me(&self) -> WorkerRef<W::Msg> {
-        WorkerRef::new(self.endpoint.clone(), self.facts.worker.slot, self.facts.name.clone())
+        let schema = schema::of::<W::Msg>();
+        WorkerRef::new(self.endpoint.clone(), self.facts.worker.slot, self.facts.name.clone(), schema)
     }
 
     /// Slot and incarnation.
@@ -160,7 +162,7 @@ impl<W: Worker> Context<W> {
     /// when every worker is ready.
     #[must_use]
     pub fn supervisor<M: Message>(&self) -> WorkerRef<M> {
-        WorkerRef::new(self.endpoint.clone(), Slot::SUPERVISOR, "the supervisor".to_owned())
+        WorkerRef::new(self.endpoint.clone(), Slot::SUPERVISOR, "the supervisor".to_owned(), ANYTHING)
     }
 
     /// Watches a worker: [`Worker::on_down`] is called when its current incarnation ends; at once if there is none.

@@ -290,6 +290,13 @@ pub enum SendError<M> {
         /// What it said.
         error: String,
     },
+    /// The slot takes messages of another type, or of another version of this type: the reference came from another program.
+    OtherMessages {
+        /// The message.
+        message: M,
+        /// The slot's path.
+        to: String,
+    },
     /// The operating system refused memory or descriptors for what goes beside the message (sockets, a large payload).
     Os {
         /// The message.
@@ -322,6 +329,7 @@ impl<M> SendError<M> {
             SendError::Closed { message, .. }
             | SendError::TooLarge { message, .. }
             | SendError::Encode { message, .. }
+            | SendError::OtherMessages { message, .. }
             | SendError::Os { message, .. } => message,
         }
     }
@@ -350,6 +358,7 @@ impl<M> fmt::Display for SendError<M> {
                 write!(f, "a message of {bytes} bytes for {to}, the limit of that lane is {limit}")
             }
             SendError::Encode { to, error, .. } => write!(f, "a message for {to} cannot be encoded: {error}"),
+            SendError::OtherMessages { to, .. } => write!(f, "{to} takes other messages: {}", OTHER_MESSAGES),
             SendError::Os { to, error, .. } => write!(f, "a message for {to} cannot be sent now: {error}"),
         }
     }
@@ -379,6 +388,8 @@ impl<M> fmt::Debug for TrySendError<M> {
 }
 
 impl<M> StdError for TrySendError<M> {}
+
+const OTHER_MESSAGES: &str = "the reference came from a program whose message type differs";
 
 /// Why an [`ask`](crate::WorkerRef::ask) has no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -415,6 +426,12 @@ pub enum AskError {
     /// The slot will never be filled again, or the cluster has ended.
     #[error("the mailbox of {to} is closed")]
     Closed {
+        /// The slot's path.
+        to: String,
+    },
+    /// The slot takes messages of another type, or of another version of this type.
+    #[error("{to} takes other messages: {}", OTHER_MESSAGES)]
+    OtherMessages {
         /// The slot's path.
         to: String,
     },

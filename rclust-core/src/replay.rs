@@ -48,7 +48,7 @@ impl Processes {
     /// The mailbox of a slot's worker.
     #[must_use]
     pub fn worker<W: Worker>(&self, slot: Slot) -> WorkerRef<W::Msg> {
-        WorkerRef::new(self.endpoint.clone(), slot, slot.to_string())
+        WorkerRef::new(self.endpoint.clone(), slot, slot.to_string(), crate::worker_ref::ANYTHING)
     }
 
     /// The time since the processes were opened.

@@ -333,7 +333,7 @@ async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result
                         return Err(AskError::Closed { to: to.clone() });
                     }
                 }
-                Err(Refused::Closed) => return Err(AskError::Closed { to: to.clone() }),
+                Err(Refused::Closed | Refused::OtherMessages) => return Err(AskError::Closed { to: to.clone() }),
                 Err(Refused::TooLarge { bytes, limit }) => {
                     let error = format!("{bytes} bytes, the limit of that lane is {limit}");
                     return Err(AskError::Unsendable { to: to.clone(), error });

@@ -12,6 +12,7 @@ use crate::id::{Slot, WorkerId};
 use crate::mailbox::endpoint::Endpoint;
 use crate::run::shared::{Command, Shared};
 use crate::tree::event::{Answer, ChildState, Counts, Refusal, Request, SpecView};
+use crate::wire::schema;
 use crate::worker::Worker;
 use crate::worker_ref::WorkerRef;
 
@@ -200,7 +201,7 @@ impl<W: Worker> DynamicRef<W> {
         match self.node.call("a copy", request, vec![launch]).await? {
             Answer::Started(worker) => {
                 let name = self.node.shared.name(worker.slot);
-                Ok(WorkerRef::new(self.node.endpoint.clone(), worker.slot, name))
+                Ok(WorkerRef::new(self.node.endpoint.clone(), worker.slot, name, schema::of::<W::Msg>()))
             }
             _ => {
                 let (supervisor, child) = (self.node.shown(), "a copy".to_owned());
@@ -240,7 +241,7 @@ impl<W: Worker> DynamicRef<W> {
         let states = self.node.which_children().await?;
         let copies = states.into_iter().map(|child| {
             let name = self.node.shared.name(child.slot);
-            WorkerRef::new(self.node.endpoint.clone(), child.slot, name)
+            WorkerRef::new(self.node.endpoint.clone(), child.slot, name, schema::of::<W::Msg>())
         });
         Ok(copies.collect())
     }

@@ -14,6 +14,7 @@ use crate::exit::{ExitReason, StopReason};
 use crate::id::WorkerId;
 use crate::run::work::{self, Life};
 use crate::wire::control::Ending;
+use crate::wire::schema;
 
 /// What can travel between processes: any serde type that owns its data. Implemented for all of them.
 ///
@@ -117,6 +118,7 @@ pub struct Role {
     pub(crate) key: fn() -> Cow<'static, str>,
     pub(crate) name: fn() -> &'static str,
     pub(crate) takes: fn() -> &'static str,
+    pub(crate) schema: fn() -> u64,
     pub(crate) play: fn(Life) -> Pin<Box<dyn Future<Output = Ending>>>,
 }
 
@@ -129,6 +131,7 @@ impl Role {
             key: W::role,
             name: type_name::<W>,
             takes: type_name::<W::Msg>,
+            schema: schema::of::<W::Msg>,
             play: |life| Box::pin(work::play::<W>(life)),
         }
     }

@@ -27,8 +27,13 @@ struct Target {
     name: String,
     /// None only where a message type is traced: that reference leads nowhere.
     endpoint: Option<Arc<Endpoint>>,
+    /// The fingerprint of the messages that it takes, or [`ANYTHING`].
+    schema: u64,
     lane: OnceLock<Arc<Lane>>,
 }
+
+/// The schema of a mailbox of which nothing is known.
+pub(crate) const ANYTHING: u64 = 0;
 
 /// A worker's mailbox, as others hold it: typed by the message it takes. It names the slot and follows restarts.
 ///
@@ -39,8 +44,8 @@ pub struct WorkerRef<M> {
 }
 
 impl<M> WorkerRef<M> {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, slot: Slot, name: String) -> WorkerRef<M> {
-        WorkerRef::to(Target { slot, name, endpoint: Some(endpoint), lane: OnceLock::new() })
+    pub(crate) fn new(endpoint: Arc<Endpoint>, slot: Slot, name: String, schema: u64) -> WorkerRef<M> {
+        WorkerRef::to(Target { slot, name, endpoint: Some(endpoint), schema, lane: OnceLock::new() })
     }
 
     fn to(target: Target) -> WorkerRef<M> {
@@ -58,21 +63,25 @@ impl<M> WorkerRef<M> {
     pub fn name(&self) -> &str {
         &self.target.name
     }
+}
 
-    fn lane(&self) -> Result<(&Arc<Endpoint>, &Arc<Lane>), String> {
+impl<M: Message> WorkerRef<M> {
+    /// The way there; at first use it is opened, and the type of the messages compared.
+    fn lane(&self) -> Result<(&Arc<Endpoint>, &Arc<Lane>), Refused> {
         let target = &self.target;
-        let endpoint = target.endpoint.as_ref().ok_or("it leads nowhere")?;
+        let endpoint = target.endpoint.as_ref().ok_or(Refused::Closed)?;
         match target.lane.get() {
             Some(lane) => Ok((endpoint, lane)),
             None => {
-                let lane = endpoint.lane(target.slot)?;
+                if target.schema != ANYTHING && target.schema != schema::of::<M>() {
+                    return Err(Refused::OtherMessages);
+                }
+                let lane = endpoint.lane(target.slot).map_err(|_| Refused::Closed)?;
                 Ok((endpoint, target.lane.get_or_init(|| lane)))
             }
         }
     }
-}
 
-impl<M: Message> WorkerRef<M> {
     /// Puts `message` into the worker's mailbox, waiting while it is full.
     ///
     /// `Ok` means that the slot's mailbox holds it: it survives this process and the worker's. It does not mean that it was
@@ -91,7 +100,7 @@ impl<M: Message> WorkerRef<M> {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             },
-            Err(_) => Refused::Closed,
+            Err(refused) => refused,
         };
         Err(self.failed(refused, message))
     }
@@ -109,7 +118,7 @@ impl<M: Message> WorkerRef<M> {
                 }
                 Err(refused) => refused,
             },
-            Err(_) => Refused::Closed,
+            Err(refused) => refused,
         };
         Err(TrySendError::Failed(self.failed(refused, message)))
     }
@@ -142,7 +151,10 @@ impl<M: Message> WorkerRef<M> {
         let lane = if self.target.slot == Slot::SUPERVISOR && !ready {
             Err(AskError::NotReady { to: to.clone() })
         } else {
-            self.lane().map_err(|_| AskError::Closed { to: to.clone() })
+            self.lane().map_err(|refused| match refused {
+                Refused::OtherMessages => AskError::OtherMessages { to: to.clone() },
+                _ => AskError::Closed { to: to.clone() },
+            })
         };
         Ask::new(lane, to, make)
     }
@@ -152,6 +164,7 @@ impl<M: Message> WorkerRef<M> {
         match refused {
             Refused::TooLarge { bytes, limit } => SendError::TooLarge { message, to, bytes, limit },
             Refused::Encode(error) => SendError::Encode { message, to, error },
+            Refused::OtherMessages => SendError::OtherMessages { message, to },
             Refused::Os(error) => SendError::Os { message, to, error },
             Refused::Full | Refused::Crowded | Refused::Closed => SendError::Closed { message, to },
         }
@@ -191,7 +204,7 @@ impl<M> Serialize for WorkerRef<M> {
                 "a worker reference can only be serialized as part of a message that is being sent",
             ));
         }
-        (self.target.slot, &self.target.name).serialize(serializer)
+        (self.target.slot, &self.target.name, self.target.schema).serialize(serializer)
     }
 }
 
@@ -200,14 +213,14 @@ impl<'de, M> Deserialize<'de> for WorkerRef<M> {
         if payload::is_tracing() {
             schema::name("rclust::WorkerRef", deserializer)?;
             let (slot, name) = (Slot::SUPERVISOR, String::new());
-            return Ok(WorkerRef::to(Target { slot, name, endpoint: None, lane: OnceLock::new() }));
+            return Ok(WorkerRef::to(Target { slot, name, endpoint: None, schema: ANYTHING, lane: OnceLock::new() }));
         }
-        let (slot, name) = <(Slot, String)>::deserialize(deserializer)?;
+        let (slot, name, schema) = <(Slot, String, u64)>::deserialize(deserializer)?;
         if !payload::decoding() {
             return Err(D::Error::custom("a worker reference exists only inside a message that arrived"));
         }
         let endpoint = endpoint::current().ok_or_else(|| D::Error::custom("no cluster runs here"))?;
-        Ok(WorkerRef::new(endpoint, slot, name))
+        Ok(WorkerRef::new(endpoint, slot, name, schema))
     }
 }
 
@@ -311,10 +324,13 @@ pub(crate) fn pool<M: Message>(endpoint: &Arc<Endpoint>, path: &str) -> Result<P
 }
 
 fn checked<M: Message>(endpoint: &Arc<Endpoint>, path: &str, found: Found) -> Result<WorkerRef<M>, LookupError> {
-    // Message types are compared, never worker types, so that a stand-in with the same messages can be found.
-    if found.takes != type_name::<M>() {
-        let (takes, asked) = (found.takes, type_name::<M>().to_owned());
+    // Message types are compared, never worker types, so that a stand-in with the same messages can be found; and by what they
+    // are, not by where they stand.
+    if found.schema != schema::of::<M>() {
+        let asked = type_name::<M>().to_owned();
+        let other = if found.takes == asked { "another version of " } else { "" };
+        let takes = format!("{other}{}", found.takes);
         return Err(LookupError::OtherMessages { path: path.to_owned(), takes, asked });
     }
-    Ok(WorkerRef::new(endpoint.clone(), found.slot, found.name))
+    Ok(WorkerRef::new(endpoint.clone(), found.slot, found.name, found.schema))
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
@@ -107,16 +107,51 @@ pub(crate) struct Parts {
     pub(crate) ringer: Option<Arc<OwnedFd>>,
 }
 
+/// The messages that this side writes.
+pub(crate) struct Out {
+    pub(crate) writer: Writer,
+    pub(crate) batch: Batch,
+}
+
 /// The replies that this side writes; what finds no room waits here, so that answering never waits.
 pub(crate) struct Replies {
     pub(crate) writer: Writer,
+    pub(crate) batch: Batch,
     pub(crate) waiting: VecDeque<Parcel>,
+}
+
+/// Records that are committed and not rung for.
+#[derive(Default)]
+pub(crate) struct Batch {
+    records: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Notes a committed record. `Wake::First`: the caller has to see to it that somebody rings later.
+    #[inline]
+    pub(crate) fn committed(&mut self, bytes: usize) -> Wake {
+        self.records += 1;
+        self.bytes += bytes;
+        if self.records >= BATCH_MESSAGES || self.bytes >= BATCH_BYTES {
+            Wake::Now
+        } else if self.records == 1 {
+            Wake::First
+        } else {
+            Wake::Later
+        }
+    }
+
+    /// Whether there are any; they are rung for now.
+    fn end(&mut self) -> bool {
+        std::mem::take(self).records > 0
+    }
 }
 
 /// This process's side of one pair.
 pub(crate) struct Lane {
     pub(crate) peer: Slot,
-    pub(crate) out: Mutex<Writer>,
+    pub(crate) out: Mutex<Out>,
     pub(crate) replies: Mutex<Replies>,
     pub(crate) inbox: Mutex<Reader>,
     pub(crate) answers: Mutex<Reader>,
@@ -135,8 +170,6 @@ pub(crate) struct Lane {
     ringer: Arc<OwnedFd>,
     /// Open asks; more than this wait.
     pub(crate) asks: Semaphore,
-    unrung: AtomicUsize,
-    unrung_bytes: AtomicUsize,
 }
 
 impl Lane {
@@ -152,9 +185,13 @@ impl Lane {
         let waiting = parts.sizes.waiting[mine as usize];
         Ok(Lane {
             peer: parts.peer,
-            out: Mutex::new(Writer::open(map.clone(), place, waiting).map_err(invalid)?),
+            out: Mutex::new(Out {
+                writer: Writer::open(map.clone(), place, waiting).map_err(invalid)?,
+                batch: Batch::default(),
+            }),
             replies: Mutex::new(Replies {
                 writer: Writer::open(map.clone(), layout.replies_of(mine), waiting).map_err(invalid)?,
+                batch: Batch::default(),
                 waiting: VecDeque::new(),
             }),
             inbox: Mutex::new(Reader::open(map.clone(), layout.messages_of(theirs)).map_err(invalid)?),
@@ -169,8 +206,6 @@ impl Lane {
             ringer: parts.ringer.unwrap_or_else(|| parts.bell.clone()),
             bell: parts.bell,
             asks: Semaphore::new(OPEN_ASKS),
-            unrung: AtomicUsize::new(0),
-            unrung_bytes: AtomicUsize::new(0),
         })
     }
 
@@ -211,7 +246,7 @@ impl Lane {
     /// The peer is dead: what it spoilt is put in order, and the lane serves its successor. `true`: it is open again.
     pub(crate) fn repair(&self) -> bool {
         let spoilt = self.distrusted.load(Ordering::Acquire);
-        self.out.lock().reassert(spoilt);
+        self.out.lock().writer.reassert(spoilt);
         self.replies.lock().writer.reassert(spoilt);
         self.inbox.lock().repair(spoilt);
         self.answers.lock().repair(spoilt);
@@ -225,27 +260,16 @@ impl Lane {
         true
     }
 
-    /// Notes a committed record. `Wake::First`: the caller has to see to it that somebody rings later.
-    pub(crate) fn committed(&self, bytes: usize) -> Wake {
-        let waiting = self.unrung.fetch_add(1, Ordering::AcqRel) + 1;
-        let sum = self.unrung_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        if waiting >= BATCH_MESSAGES || sum >= BATCH_BYTES {
-            Wake::Now
-        } else if waiting == 1 {
-            Wake::First
-        } else {
-            Wake::Later
-        }
-    }
-
     /// Rings the reader on the other side if it sleeps and something was committed since the last time.
     pub(crate) fn ring_if_needed(&self) {
-        self.unrung_bytes.store(0, Ordering::Release);
-        if self.unrung.swap(0, Ordering::AcqRel) == 0 {
-            return;
-        }
-        let messages = self.out.lock().reader_sleeps();
-        let replies = self.replies.lock().writer.reader_sleeps();
+        let messages = {
+            let mut out = self.out.lock();
+            out.batch.end() && out.writer.reader_sleeps()
+        };
+        let replies = {
+            let mut replies = self.replies.lock();
+            replies.batch.end() && replies.writer.reader_sleeps()
+        };
         if messages || replies {
             self.ring();
         }
@@ -258,13 +282,13 @@ impl Lane {
 
     /// Bytes that this side has written since the lane was made.
     pub(crate) fn written(&self) -> u64 {
-        let messages = self.out.lock().tail();
+        let messages = self.out.lock().writer.tail();
         messages.wrapping_add(self.replies.lock().writer.tail())
     }
 
     /// Gives the pages of this side's rings back if their reader has handled everything. An error costs memory, nothing else.
     pub(crate) fn release_if_empty(&self) -> bool {
-        let messages = self.out.lock().release_if_empty().unwrap_or(false);
+        let messages = self.out.lock().writer.release_if_empty().unwrap_or(false);
         let replies = self.replies.lock().writer.release_if_empty().unwrap_or(false);
         messages && replies
     }

@@ -53,15 +53,26 @@ impl Receiver {
         }
     }
 
-    /// Takes the next record, whose bytes are then in [`Receiver::bytes`]; it is in hand until [`Receiver::done`].
+    /// Takes the next record, whose bytes are then in [`Receiver::bytes`]; it is in hand until [`Receiver::done`], or until the
+    /// next one is taken: the record in hand has been handled.
     pub(crate) fn try_next(&mut self) -> Option<Slot> {
+        self.finish_beside();
         loop {
             if self.turn.is_empty() {
+                self.done();
                 self.endpoint.drain_active(&mut self.turn);
+            }
+            let lane = self.turn.front()?;
+            let same = self.in_hand.as_ref().is_some_and(|in_hand| Arc::ptr_eq(in_hand, lane));
+            if !same {
+                self.done();
             }
             let lane = self.turn.front()?;
             self.buffer.clear();
             let mut inbox = lane.inbox.lock();
+            if same && inbox.done() && inbox.writer_waits() {
+                lane.ring();
+            }
             let taken = inbox.take(&mut self.buffer);
             self.end = inbox.taken();
             drop(inbox);
@@ -76,15 +87,21 @@ impl Receiver {
                         }
                         _ => 1,
                     };
-                    self.in_hand = Some(lane.clone());
+                    if !same {
+                        self.in_hand = Some(lane.clone());
+                    }
                     self.budget -= 1;
                     if self.budget == 0 {
                         self.next_lane();
                     }
                     return Some(from);
                 }
-                Ok(None) => self.rest(),
+                Ok(None) => {
+                    self.in_hand = None;
+                    self.rest();
+                }
                 Err(_) => {
+                    self.in_hand = None;
                     if let Some(lane) = self.turn.pop_front() {
                         self.budget = BUDGET;
                         self.endpoint.distrust(&lane);
@@ -186,15 +203,31 @@ impl Receiver {
 
     /// The record in hand has been handled.
     pub(crate) fn done(&mut self) {
+        self.finish_beside();
+        if let Some(lane) = self.in_hand.take() {
+            let mut inbox = lane.inbox.lock();
+            if inbox.done() && inbox.writer_waits() {
+                lane.ring();
+            }
+        }
+    }
+
+    /// The same for what is beside it.
+    fn finish_beside(&mut self) {
+        if !self.is_heavy() {
+            return;
+        }
         if self.large.take().is_some() {
             if let Some(tag) = self.tag() {
                 self.endpoint.handled(tag);
             }
         }
+        self.what = 0;
         if let Some(lane) = self.in_hand.take() {
             let mut inbox = lane.inbox.lock();
+            inbox.done();
             // A writer that waits for room beside the ring waits for records with something beside them.
-            if (inbox.done() || self.is_heavy()) && inbox.writer_waits() {
+            if inbox.writer_waits() {
                 lane.ring();
             }
         }

@@ -35,6 +35,8 @@ pub(crate) enum Refused {
     TooLarge { bytes: usize, limit: usize },
     /// The message's own `Serialize` failed.
     Encode(String),
+    /// The slot takes messages of another type.
+    OtherMessages,
     /// The operating system refused what goes beside it.
     Os(String),
 }
@@ -107,7 +109,7 @@ pub(crate) async fn wait_for_room(lane: &Lane, need: Need) -> Result<(), Refused
         if lane.is_closed() {
             return Err(Refused::Closed);
         }
-        if lane.out.lock().wait_for_room(need)? {
+        if lane.out.lock().writer.wait_for_room(need)? {
             return Ok(());
         }
         // What is committed and not rung would otherwise wait for us, and we for it.
@@ -131,7 +133,7 @@ pub(crate) fn commit(
     let beside = bytes.len() > lane.inline(Ring::Messages);
     if beside && large.is_none() {
         // Before it is copied: only if it will have room, and not under the lock.
-        if !lane.out.lock().has_room_for(need(lane, bytes, aside))? {
+        if !lane.out.lock().writer.has_room_for(need(lane, bytes, aside))? {
             return Err(Refused::Full);
         }
         *large = Some(Large::new(bytes).map_err(|error| Refused::Os(error.to_string()))?);
@@ -142,35 +144,34 @@ pub(crate) fn commit(
         large: large.as_ref(),
         sockets: &aside.sockets,
     };
-    if letter.is_plain() && aside.ports.is_empty() {
-        let mut out = lane.out.lock();
-        if lane.is_closed() {
-            return Err(Refused::Closed);
-        }
-        push_plain(&mut out, &letter)?;
-    } else {
-        commit_with(endpoint, lane, &letter, aside)?;
-        // Its reader needs a round trip more, so it may begin at once.
-        if !letter.is_plain() {
-            lane.committed(0);
-            lane.ring_if_needed();
-            return Ok(());
-        }
-    }
-    wake(endpoint, lane, bytes.len());
-    Ok(())
-}
-
-/// A record with ports or with things beside it.
-fn commit_with(endpoint: &Endpoint, lane: &Lane, letter: &Letter<'_>, aside: &Aside) -> Result<(), Refused> {
     let mut out = lane.out.lock();
     if lane.is_closed() {
         return Err(Refused::Closed);
     }
-    if !out.has_room_for(letter.need())? {
+    if letter.is_plain() && aside.ports.is_empty() {
+        push_plain(&mut out.writer, &letter)?;
+    } else {
+        commit_with(endpoint, lane, &letter, aside, &mut out.writer)?;
+    }
+    let wake = out.batch.committed(bytes.len());
+    drop(out);
+    // What is beside a record costs its reader a round trip more, so it may begin at once.
+    wake_for(endpoint, lane, if letter.is_plain() { wake } else { Wake::Now });
+    Ok(())
+}
+
+/// A record with ports or with things beside it.
+fn commit_with(
+    endpoint: &Endpoint,
+    lane: &Lane,
+    letter: &Letter<'_>,
+    aside: &Aside,
+    writer: &mut Writer,
+) -> Result<(), Refused> {
+    if !writer.has_room_for(letter.need())? {
         return Err(Refused::Full);
     }
-    let end = letter.end(&out);
+    let end = letter.end(writer);
     let open = |ports: &[payload::Port]| {
         for port in ports {
             if let Some(sink) = port.cell.depart() {
@@ -181,12 +182,13 @@ fn commit_with(endpoint: &Endpoint, lane: &Lane, letter: &Letter<'_>, aside: &As
     // The answer may come before the push returns, so the question is noted first.
     if letter.is_plain() {
         open(&aside.ports);
-        return push_plain(&mut out, letter);
+        return push_plain(writer, letter);
     }
     // What is beside it may be refused still: until then the ports stay in the message.
-    letter.push_heavy(endpoint, (lane.peer, Ring::Messages), &mut out, || open(&aside.ports))
+    letter.push_heavy(endpoint, (lane.peer, Ring::Messages), writer, || open(&aside.ports))
 }
 
+#[inline]
 fn push_plain(out: &mut Writer, letter: &Letter<'_>) -> Result<(), Refused> {
     match out.push(letter.what, letter.bytes) {
         Ok(_) => Ok(()),
@@ -201,7 +203,8 @@ pub(crate) fn reply(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>, parcel: Parcel) 
     lane.replies.lock().waiting.push_back(parcel);
     // A corrupt ring gets no answers.
     if let Ok(true) = flush_replies(endpoint, lane) {
-        wake(endpoint, lane, len);
+        let wake = lane.replies.lock().batch.committed(len);
+        wake_for(endpoint, lane, wake);
     }
 }
 
@@ -252,8 +255,9 @@ fn write_reply(endpoint: &Endpoint, lane: &Lane, writer: &mut Writer, parcel: &P
     letter.push_heavy(endpoint, (lane.peer, Ring::Replies), writer, || ())
 }
 
-fn wake(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>, bytes: usize) {
-    match lane.committed(bytes) {
+#[inline]
+fn wake_for(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>, wake: Wake) {
+    match wake {
         Wake::Now => lane.ring_if_needed(),
         Wake::First => endpoint.ring_later(lane),
         Wake::Later => {}

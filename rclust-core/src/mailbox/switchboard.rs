@@ -262,7 +262,7 @@ mod tests {
         assert!(made);
         let writer = Lane::open(writer).unwrap();
         for n in 0..3u8 {
-            writer.out.lock().push(0, &[n; 5]).unwrap();
+            writer.out.lock().writer.push(0, &[n; 5]).unwrap();
         }
         {
             let reader = Lane::open(board.open(Slot(3), Slot(0)).unwrap().0).unwrap();
@@ -288,7 +288,7 @@ mod tests {
         let mut buffer = Vec::new();
         next.inbox.lock().take(&mut buffer).unwrap().unwrap();
         assert_eq!(buffer, [2; 5]);
-        writer.out.lock().push(0, &[3; 5]).unwrap();
+        writer.out.lock().writer.push(0, &[3; 5]).unwrap();
         let left = died(false, true);
         assert_eq!(bytes(&left), [(2, true), (3, false)], "one in hand, and one that waited and is thrown away");
         assert_eq!(bytes(&died(false, true)), []);

@@ -157,7 +157,8 @@ pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Laun
             let launch = place.launch.and_then(|launch| launches.get(&launch));
             let takes = launch.map_or("", |launch| (launch.role.takes)());
             shared.board.set_mailbox(slot, launch.map_or_else(Mailbox::new, |launch| launch.mailbox));
-            let found = Found { slot, name: place.path.clone(), takes: takes.to_owned() };
+            let schema = launch.map_or(0, |launch| (launch.role.schema)());
+            let found = Found { slot, name: place.path.clone(), takes: takes.to_owned(), schema };
             if let Some(pool) = place.pool.and_then(|pool| tree.place(pool)) {
                 let members = directory.pools.entry(pool.path).or_default();
                 let at = members.partition_point(|member| member.slot < slot);

@@ -117,9 +117,11 @@ async fn run<W: Worker>(
             from = receiver.next() => {
                 handle(worker, cx, receiver, from, life).await?;
                 for _ in 1..TURN {
+                    // Taking the next one says that the one in hand is done.
                     let Some(from) = receiver.try_next() else { break };
                     handle(worker, cx, receiver, from, life).await?;
                 }
+                receiver.done();
                 // Whoever else runs on this thread has a turn too.
                 tokio::task::coop::consume_budget().await;
             }
@@ -127,6 +129,7 @@ async fn run<W: Worker>(
     }
 }
 
+/// Handles the message in hand. On an error it stays in hand.
 async fn handle<W: Worker>(
     worker: &mut W,
     cx: &mut Context<W>,
@@ -146,7 +149,6 @@ async fn handle<W: Worker>(
             life.control.say(&ToSupervisor::Undecodable { from, error, bytes: sample });
         }
     }
-    receiver.done();
     Ok(())
 }
 

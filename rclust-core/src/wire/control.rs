@@ -258,6 +258,8 @@ pub(crate) struct Found {
     pub(crate) name: String,
     /// The type of the messages it takes, as the compiler names it.
     pub(crate) takes: String,
+    /// That type's fingerprint.
+    pub(crate) schema: u64,
 }
 
 /// Byte strings as one run of bytes (a `Vec<u8>` is a sequence to serde, decoded element by element).

@@ -3,5 +3,4 @@
 pub(crate) mod control;
 pub(crate) mod frame;
 pub(crate) mod payload;
-#[cfg_attr(not(test), expect(dead_code, reason = "lanes do not compare fingerprints yet"))]
 pub(crate) mod schema;

@@ -23,8 +23,11 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
+use std::any::{TypeId, type_name};
+use std::collections::BTreeMap;
 use std::fmt;
 
+use parking_lot::RwLock;
 use serde::Deserializer;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -92,6 +95,18 @@ pub(crate) fn trace<T: DeserializeOwned>() -> Result<Traced, Untraceable> {
             Ok(Traced { fingerprint: Fingerprint(value), unseen, visits: tracer.visits })
         }
     }
+}
+
+/// The fingerprint of a message type as lanes compare it: traced once in a process and kept. What cannot be traced is known by
+/// the name that the compiler gives it.
+pub(crate) fn of<M: DeserializeOwned + 'static>() -> u64 {
+    static KNOWN: RwLock<BTreeMap<TypeId, u64>> = RwLock::new(BTreeMap::new());
+    if let Some(known) = KNOWN.read().get(&TypeId::of::<M>()) {
+        return *known;
+    }
+    let traced = fingerprint::<M>().map_or_else(|_| hash::Fnv::new().text(type_name::<M>()).end(), |traced| traced.0);
+    KNOWN.write().insert(TypeId::of::<M>(), traced);
+    traced
 }
 
 /// Called by the `Deserialize` of our own types in place of reading, when [`payload::is_tracing`]: they are known by name,
