@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,11 @@ impl System {
         System::start(options, &mut command)
     }
 
+    /// Starts one more process of a system that already runs: its standard error is that system's.
+    pub(crate) fn beside(words: &[&str]) -> Result<System> {
+        System::role(Options { quick: false, verbose: true }, words)
+    }
+
     /// Starts a program; standard output is a pipe.
     pub(crate) fn start(options: Options, command: &mut Command) -> Result<System> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -47,11 +53,36 @@ impl System {
     pub(crate) fn lines(&mut self) -> Result<Vec<String>> {
         let output = self.child.stdout.take().context("the output was already read")?;
         let lines = BufReader::new(output).lines().collect::<Result<Vec<_>, _>>()?;
+        self.ended()?;
+        Ok(lines)
+    }
+
+    /// The same, of a system that is killed if they have not come by then.
+    pub(crate) fn lines_within(&mut self, limit: Duration) -> Result<Vec<String>> {
+        let pid = self.pid();
+        let (done, waiting) = mpsc::channel::<()>();
+        let watch = thread::spawn(move || {
+            let hangs = waiting.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            // Not yet waited for, so the pid is still its own.
+            hangs.then(|| kill(pid))
+        });
+        let output = self.child.stdout.take().context("the output was already read")?;
+        let lines = BufReader::new(output).lines().collect::<Result<Vec<_>, _>>();
+        drop(done);
+        if let Ok(Some(killed)) = watch.join() {
+            killed?;
+            bail!("it had not ended after {limit:?}");
+        }
+        self.ended()?;
+        Ok(lines?)
+    }
+
+    fn ended(&mut self) -> Result<()> {
         let status = self.child.wait()?;
         if !status.success() {
             bail!("{status}; --verbose shows what it said");
         }
-        Ok(lines)
+        Ok(())
     }
 
     /// Waits until the system answers a request.

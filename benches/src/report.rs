@@ -12,6 +12,8 @@ struct Row {
     scenario: String,
     unit: &'static str,
     samples: Vec<f64>,
+    /// What stands in the place of figures that could not be had.
+    missing: Option<String>,
 }
 
 impl Report {
@@ -25,8 +27,16 @@ impl Report {
             Some(row) => row.samples.push(value),
             None => {
                 let (system, scenario) = (system.to_owned(), scenario.to_owned());
-                self.rows.push(Row { system, scenario, unit, samples: vec![value] });
+                self.rows.push(Row { system, scenario, unit, samples: vec![value], missing: None });
             }
+        }
+    }
+
+    /// Adds a row that says why it has no figures, unless it has some.
+    pub(crate) fn missing(&mut self, system: &str, scenario: &str, unit: &'static str, why: &str) {
+        if !self.rows.iter().any(|row| row.system == system && row.scenario == scenario) {
+            let (system, scenario) = (system.to_owned(), scenario.to_owned());
+            self.rows.push(Row { system, scenario, unit, samples: Vec::new(), missing: Some(why.to_owned()) });
         }
     }
 
@@ -46,8 +56,7 @@ impl Report {
             "system", "scenario", "median", "min", "max", "n"
         );
         for row in &self.rows {
-            let [median, min, max] = row.summary().map(number);
-            let (n, unit) = (row.samples.len(), row.unit);
+            let ([median, min, max], n, unit) = (row.cells(), row.samples.len(), row.unit);
             println!(
                 "{:system$}  {:scenario$}  {median:>10} {min:>10} {max:>10} {n:>4}  {unit}",
                 row.system, row.scenario
@@ -58,13 +67,20 @@ impl Report {
         }
         println!();
         for row in &self.rows {
-            let [median, min, max] = row.summary().map(number);
+            let [median, min, max] = row.cells();
             println!("{}\t{}\t{median}\t{min}\t{max}\t{}", row.system, row.scenario, row.unit);
         }
     }
 }
 
 impl Row {
+    fn cells(&self) -> [String; 3] {
+        match &self.missing {
+            Some(why) => [why.clone(), "-".to_owned(), "-".to_owned()],
+            None => self.summary().map(number),
+        }
+    }
+
     fn summary(&self) -> [f64; 3] {
         let mut sorted = self.samples.clone();
         sorted.sort_by(f64::total_cmp);

@@ -1,35 +1,26 @@
-//! Ours: the body sends, one worker counts.
+//! Ours: the body of the supervisor sends and asks, one worker receives, and another one, beside it, can send to it.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use rclust::cluster::{Child, Context, Reply, Result, Supervisor, Worker, WorkerRef};
+use anyhow::Context as _;
+use rclust::cluster::{Child, Context, Reply, Result, SendError, Supervisor, Worker, WorkerRef};
 use rclust::{ProcessRole, Role, Settings};
 use serde::{Deserialize, Serialize};
 
-use super::{ASKERS, Side, Work, take_place, tell_asks, tell_bytes, tell_median, tell_rate};
+use super::drive::{Peer, Refused, drive};
+use super::scenario::{Load, Orders, Places, SCENARIOS, Side, Tally};
 use crate::web;
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Job {
-    /// 64 bytes in memory.
-    Put {
-        key: [u8; 32],
-        at: u64,
-        ttl: u64,
-        flags: u32,
-    },
-    Bytes(#[serde(with = "serde_bytes")] Vec<u8>),
-    Echo {
-        n: u64,
-        reply: Reply<u64>,
-    },
-    /// How much has come since the last time.
-    Count(Reply<u64>),
+    Put(Load),
+    Echo { n: u64, reply: Reply<u64> },
+    Tally(Reply<Tally>),
+    Pass { to: WorkerRef<Job>, count: u64, size: usize, done: Reply<Tally> },
 }
 
 struct Counter {
-    count: u64,
+    tally: Tally,
 }
 
 impl Worker for Counter {
@@ -37,100 +28,79 @@ impl Worker for Counter {
     type Args = ();
 
     async fn start((): (), _cx: &mut Context<Self>) -> Result<Self> {
-        Ok(Counter { count: 0 })
+        Ok(Counter { tally: Tally::default() })
     }
 
     async fn on_message(&mut self, job: Job, _cx: &mut Context<Self>) -> Result<()> {
         match job {
-            Job::Put { key, at, ttl, flags } => {
-                std::hint::black_box((key, at, ttl, flags));
-                self.count += 1;
-            }
-            Job::Bytes(bytes) => self.count += bytes.len() as u64,
+            Job::Put(load) => self.tally.add(&load),
             Job::Echo { n, reply } => reply.send(n),
-            Job::Count(reply) => reply.send(std::mem::take(&mut self.count)),
+            Job::Tally(reply) => reply.send(self.tally.take()),
+            Job::Pass { to, count, size, done } => {
+                for n in 0..count {
+                    to.send(Job::Put(Load::new(n, size))).await?;
+                }
+                done.send(to.ask(Job::Tally).await?);
+            }
         }
         Ok(())
     }
 }
 
-/// `PLACES full|quick`, where PLACES are two CPUs (`0,1`) or `-`
+/// The receiver's name; the other worker, which stands on the sending side, is `middle`.
+const RECEIVER: &str = "receiver";
+
+/// `PLACES MILLISECONDS`
 pub(crate) fn play(args: &[&str]) -> ExitCode {
-    let [_places, size] = args else { return ExitCode::from(2) };
-    let work = Work::of(size);
+    let Ok(orders) = Orders::read(args) else { return ExitCode::from(2) };
     let settings = Settings::new("messages").init(init);
-    rclust::boot(settings, rclust::tree(vec![Role::of::<Counter>()], move || all(work)))
+    rclust::boot(settings, rclust::tree(vec![Role::of::<Counter>()], move || all(orders)))
 }
 
 /// Before any thread is started, so that all inherit the place.
 fn init(role: &ProcessRole) -> Result<()> {
-    let places = std::env::args().nth(3).unwrap_or_default();
-    let side = if *role == ProcessRole::Supervisor { Side::Sender } else { Side::Receiver };
-    take_place(&places, side).map_err(|error| format!("{error:#}"))?;
+    let places: Places = std::env::args().nth(3).unwrap_or_default().parse()?;
+    places.take(match role {
+        ProcessRole::Worker { name, .. } if name == RECEIVER => Side::Receiver,
+        _ => Side::Sender,
+    })?;
     web::init(role)
 }
 
-async fn all(work: Work) -> Result<()> {
-    let cluster = Supervisor::one_for_one().child(Child::<Counter>::new("counter")).start().await?;
-    let counter = cluster.worker::<Counter>("counter")?;
-    // The first messages make the lane.
-    small(&counter, work.small / 10).await?;
-
-    let start = Instant::now();
-    small(&counter, work.small).await?;
-    tell_rate("64 B one way", work.small, start);
-
-    for (scenario, size, count) in [("1 KiB one way", 1 << 10, work.kib), ("64 KiB one way", 64 << 10, work.kib64)] {
-        let start = Instant::now();
-        large(&counter, size, count).await?;
-        tell_bytes(scenario, size as u64 * count, start);
-    }
-
-    let mut times = Vec::new();
-    for n in 0..work.asks {
-        times.push(echo(&counter, n).await?);
-    }
-    tell_median("ask, 1 asker", times);
-
-    let start = Instant::now();
-    let askers = (0..ASKERS).map(|_| {
-        let counter = counter.clone();
-        tokio::spawn(async move {
-            for n in 0..work.asks / ASKERS * 4 {
-                echo(&counter, n).await?;
-            }
-            Result::<()>::Ok(())
-        })
-    });
-    for asker in askers.collect::<Vec<_>>() {
-        asker.await??;
-    }
-    tell_asks("ask, 64 askers", work.asks / ASKERS * 4 * ASKERS, start);
+async fn all(orders: Orders) -> Result<()> {
+    let tree = Supervisor::one_for_one().child(Child::<Counter>::new(RECEIVER)).child(Child::<Counter>::new("middle"));
+    let cluster = tree.start().await?;
+    let workers =
+        Workers { receiver: cluster.worker::<Counter>(RECEIVER)?, middle: cluster.worker::<Counter>("middle")? };
+    drive(&workers, &SCENARIOS, orders.budget).await?;
     cluster.stop().await;
     Ok(())
 }
 
-async fn small(counter: &WorkerRef<Job>, count: u64) -> Result<()> {
-    for at in 0..count {
-        counter.send(Job::Put { key: [at as u8; 32], at, ttl: 60, flags: 1 }).await?;
+#[derive(Clone)]
+struct Workers {
+    receiver: WorkerRef<Job>,
+    middle: WorkerRef<Job>,
+}
+
+impl Peer for Workers {
+    async fn send(&self, load: Load) -> anyhow::Result<()> {
+        self.receiver.send(Job::Put(load)).await.map_err(|error| match error {
+            SendError::TooLarge { .. } => Refused(error.to_string()).into(),
+            error => anyhow::anyhow!("{error}"),
+        })
     }
-    expect(counter, count).await
-}
 
-async fn large(counter: &WorkerRef<Job>, size: usize, count: u64) -> Result<()> {
-    for n in 0..count {
-        counter.send(Job::Bytes(vec![n as u8; size])).await?;
+    async fn echo(&self, n: u64) -> anyhow::Result<u64> {
+        Ok(self.receiver.ask(|reply| Job::Echo { n, reply }).await?)
     }
-    expect(counter, size as u64 * count).await
-}
 
-async fn expect(counter: &WorkerRef<Job>, expected: u64) -> Result<()> {
-    let counted = counter.ask(Job::Count).await?;
-    if counted != expected { Err(format!("{counted} came of {expected}").into()) } else { Ok(()) }
-}
+    async fn tally(&self) -> anyhow::Result<Tally> {
+        Ok(self.receiver.ask(Job::Tally).await?)
+    }
 
-async fn echo(counter: &WorkerRef<Job>, n: u64) -> Result<Duration> {
-    let start = Instant::now();
-    let answer = counter.ask(|reply| Job::Echo { n, reply }).await?;
-    if answer != n { Err(format!("{answer} is no echo of {n}").into()) } else { Ok(start.elapsed()) }
+    async fn pass(&self, count: u64, size: usize) -> anyhow::Result<Tally> {
+        let to = self.receiver.clone();
+        self.middle.ask(|done| Job::Pass { to, count, size, done }).await.context("the worker between")
+    }
 }

@@ -1,145 +1,83 @@
-//! Tokio's bounded channel within one process: two tasks on one thread, or a thread (with a runtime) for each side.
+//! Tokio's bounded channel within one process; `oneshot` is the way back. A worker is a task with a channel.
 
-use std::future::Future;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use anyhow::{Result, bail, ensure};
-use rustix::process::Signal;
-use tokio::runtime::Builder;
+use anyhow::{Result, anyhow};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ASKERS, Side, Work, take_place, tell_asks, tell_bytes, tell_median, tell_rate};
-use crate::process;
+use super::drive::Peer;
+use super::in_process;
+use super::scenario::{Load, Tally};
+
+const CAPACITY: usize = 1024;
 
 enum Job {
-    Put { key: [u8; 32], at: u64, ttl: u64, flags: u32 },
-    Bytes(Vec<u8>),
+    Put(Load),
     Echo { n: u64, reply: oneshot::Sender<u64> },
-    Count(oneshot::Sender<u64>),
+    Tally(oneshot::Sender<Tally>),
+    Pass { count: u64, size: usize, done: oneshot::Sender<Result<Tally>> },
 }
 
-type Sender = mpsc::Sender<Job>;
+#[derive(Clone)]
+struct Channels {
+    receiver: mpsc::Sender<Job>,
+    middle: mpsc::Sender<Job>,
+}
 
-/// `PLACES full|quick`, where PLACES are two CPUs (`0,1`) or `-`
+/// `PLACES MILLISECONDS`
 pub(crate) fn play(args: &[&str]) -> Result<()> {
-    process::end_with_parent(Signal::TERM)?;
-    let [places, size] = args else { bail!("tokio-messages PLACES SIZE") };
-    let work = Work::of(size);
-    let one_thread = places.split_once(',').is_some_and(|(sender, receiver)| sender == receiver);
-    for capacity in [64, 1024] {
-        let (sender, receiver) = mpsc::channel(capacity);
-        if one_thread {
-            take_place(places, Side::Sender)?;
-            block_on(async {
-                let counter = tokio::spawn(count(receiver));
-                all(sender, capacity, work).await?;
-                Ok(counter.await?)
-            })?;
-        } else {
-            let other = (*places).to_owned();
-            let counter = thread::spawn(move || {
-                take_place(&other, Side::Receiver)?;
-                block_on(async {
-                    count(receiver).await;
-                    Ok(())
-                })
-            });
-            take_place(places, Side::Sender)?;
-            block_on(all(sender, capacity, work))?;
-            counter.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))??;
-        }
-    }
-    Ok(())
+    in_process::play(args, async |far| {
+        let (receiver, jobs) = mpsc::channel(CAPACITY);
+        far.spawn(work(jobs, None));
+        let (middle, jobs) = mpsc::channel(CAPACITY);
+        tokio::spawn(work(jobs, Some(receiver.clone())));
+        Ok(Channels { receiver, middle })
+    })
 }
 
-fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
-    Builder::new_current_thread().enable_all().build()?.block_on(work)
-}
-
-async fn count(mut receiver: mpsc::Receiver<Job>) {
-    let mut count = 0;
-    while let Some(job) = receiver.recv().await {
+async fn work(mut jobs: mpsc::Receiver<Job>, next: Option<mpsc::Sender<Job>>) {
+    let mut tally = Tally::default();
+    while let Some(job) = jobs.recv().await {
+        // An asker that is gone is no news.
         match job {
-            Job::Put { key, at, ttl, flags } => {
-                std::hint::black_box((key, at, ttl, flags));
-                count += 1;
-            }
-            Job::Bytes(bytes) => count += bytes.len() as u64,
-            // An asker that is gone is no news.
+            Job::Put(load) => tally.add(&load),
             Job::Echo { n, reply } => drop(reply.send(n)),
-            Job::Count(reply) => drop(reply.send(std::mem::take(&mut count))),
+            Job::Tally(reply) => drop(reply.send(tally.take())),
+            Job::Pass { count, size, done } => drop(done.send(pass(next.as_ref(), count, size).await)),
         }
     }
 }
 
-async fn all(sender: Sender, capacity: usize, work: Work) -> Result<()> {
-    let named = |scenario: &str| format!("{scenario} ({capacity})");
-    small(&sender, work.small / 10).await?;
-
-    let start = Instant::now();
-    small(&sender, work.small).await?;
-    tell_rate(&named("64 B one way"), work.small, start);
-
-    for (scenario, size, count) in [("1 KiB one way", 1 << 10, work.kib), ("64 KiB one way", 64 << 10, work.kib64)] {
-        let start = Instant::now();
-        large(&sender, size, count).await?;
-        tell_bytes(&named(scenario), size as u64 * count, start);
-    }
-
-    let mut times = Vec::new();
-    for n in 0..work.asks {
-        times.push(echo(&sender, n).await?);
-    }
-    tell_median(&named("ask, 1 asker"), times);
-
-    let start = Instant::now();
-    let askers = (0..ASKERS).map(|_| {
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            for n in 0..work.asks / ASKERS * 4 {
-                echo(&sender, n).await?;
-            }
-            Result::<()>::Ok(())
-        })
-    });
-    for asker in askers.collect::<Vec<_>>() {
-        asker.await??;
-    }
-    tell_asks(&named("ask, 64 askers"), work.asks / ASKERS * 4 * ASKERS, start);
-    Ok(())
-}
-
-async fn small(sender: &Sender, count: u64) -> Result<()> {
-    for at in 0..count {
-        send(sender, Job::Put { key: [at as u8; 32], at, ttl: 60, flags: 1 }).await?;
-    }
-    expect(sender, count).await
-}
-
-async fn large(sender: &Sender, size: usize, count: u64) -> Result<()> {
+async fn pass(next: Option<&mpsc::Sender<Job>>, count: u64, size: usize) -> Result<Tally> {
+    let next = next.ok_or_else(|| anyhow!("the receiver passes nothing on"))?;
     for n in 0..count {
-        send(sender, Job::Bytes(vec![n as u8; size])).await?;
+        put(next, Job::Put(Load::new(n, size))).await?;
     }
-    expect(sender, size as u64 * count).await
+    ask(next, Job::Tally).await
 }
 
-async fn send(sender: &Sender, job: Job) -> Result<()> {
-    sender.send(job).await.map_err(|_| anyhow::anyhow!("the receiver is gone"))
+async fn put(to: &mpsc::Sender<Job>, job: Job) -> Result<()> {
+    to.send(job).await.map_err(|_| anyhow!("the receiver is gone"))
 }
 
-async fn expect(sender: &Sender, expected: u64) -> Result<()> {
+async fn ask<T>(to: &mpsc::Sender<Job>, make: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T> {
     let (reply, answer) = oneshot::channel();
-    send(sender, Job::Count(reply)).await?;
-    let counted = answer.await?;
-    ensure!(counted == expected, "{counted} came of {expected}");
-    Ok(())
+    put(to, make(reply)).await?;
+    Ok(answer.await?)
 }
 
-async fn echo(sender: &Sender, n: u64) -> Result<Duration> {
-    let start = Instant::now();
-    let (reply, answer) = oneshot::channel();
-    send(sender, Job::Echo { n, reply }).await?;
-    ensure!(answer.await? == n, "no echo of {n}");
-    Ok(start.elapsed())
+impl Peer for Channels {
+    async fn send(&self, load: Load) -> Result<()> {
+        put(&self.receiver, Job::Put(load)).await
+    }
+
+    async fn echo(&self, n: u64) -> Result<u64> {
+        ask(&self.receiver, |reply| Job::Echo { n, reply }).await
+    }
+
+    async fn tally(&self) -> Result<Tally> {
+        ask(&self.receiver, Job::Tally).await
+    }
+
+    async fn pass(&self, count: u64, size: usize) -> Result<Tally> {
+        ask(&self.middle, |done| Job::Pass { count, size, done }).await?
+    }
 }
