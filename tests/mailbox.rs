@@ -73,3 +73,23 @@ fn after_the_end_of_the_cluster_nothing_can_be_sent() {
 fn what_a_slot_sent_before_it_was_forgotten_is_read() {
     holds("last_words");
 }
+
+#[test]
+fn a_pools_reference_follows_its_size_and_its_load() {
+    holds("pool_follows");
+}
+
+#[test]
+fn a_flooding_sender_starves_nobody() {
+    holds("flood");
+}
+
+#[test]
+fn a_sender_to_a_stopped_worker_waits_in_bounded_memory() {
+    holds("stopped");
+}
+
+#[test]
+fn two_hundred_kills_lose_nothing_and_reorder_nothing() {
+    holds("kills");
+}

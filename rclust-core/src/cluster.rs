@@ -10,10 +10,11 @@ use crate::id::Slot;
 use crate::mailbox::dead::{Dead, DeadLetters, DeadReason};
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::receiver::Receiver;
+use crate::pool_ref::{self, PoolRef};
 use crate::run::shared::{Command, Shared};
 use crate::supervisor_ref::{DynamicRef, SupervisorRef};
 use crate::worker::{Message, Worker};
-use crate::worker_ref::{self, PoolRef, WorkerRef};
+use crate::worker_ref::{self, WorkerRef};
 
 /// A running tree. Clones are the same one.
 #[derive(Clone)]
@@ -48,7 +49,7 @@ impl Cluster {
     /// # Errors
     /// [`LookupError`]: no such path, a worker's path, other messages.
     pub fn pool<V: Worker>(&self, path: &str) -> Result<PoolRef<V::Msg>, LookupError> {
-        worker_ref::pool(&self.root.endpoint, path)
+        pool_ref::pool(&self.root.endpoint, path)
     }
 
     /// What workers send to the supervisor's body ([`Context::supervisor`](crate::Context::supervisor)). There is one queue:

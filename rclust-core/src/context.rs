@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{self, Poll};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -17,10 +18,11 @@ use crate::exit::ExitReason;
 use crate::id::{Slot, WorkerId};
 use crate::ipc::control::{Control, Stop};
 use crate::mailbox::endpoint::Endpoint;
+use crate::pool_ref::{self, PoolRef};
 use crate::wire::control::ToSupervisor;
 use crate::wire::schema;
 use crate::worker::{Main, Message, Outcome, Report, Worker};
-use crate::worker_ref::{self, ANYTHING, PoolRef, WorkerRef};
+use crate::worker_ref::{self, ANYTHING, WorkerRef};
 
 /// Facts about this incarnation.
 #[derive(Debug)]
@@ -152,7 +154,7 @@ impl<W: Worker> Context<W> {
     /// # Errors
     /// [`LookupError`].
     pub fn pool<V: Worker>(&self, path: &str) -> Result<PoolRef<V::Msg>, LookupError> {
-        worker_ref::pool(&self.endpoint, path)
+        pool_ref::pool(&self.endpoint, path)
     }
 
     /// The typed inbox of the supervisor's body ([`Cluster::inbox`](crate::Cluster::inbox)). Nobody checks that the body reads
@@ -271,6 +273,14 @@ pub struct MonitorId(u64);
 pub struct Timer(JoinHandle<()>);
 
 impl Timer {
+    /// Runs what it stands for; without a runtime there is nothing to wait for.
+    pub(crate) fn on(runtime: Option<Handle>, task: impl Future<Output = ()> + Send + 'static) -> Timer {
+        match runtime {
+            Some(runtime) => Timer(runtime.spawn(task)),
+            None => Timer(tokio::spawn(task)),
+        }
+    }
+
     /// No further message comes from this timer.
     pub fn cancel(self) {
         self.0.abort();

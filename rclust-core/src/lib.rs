@@ -21,6 +21,7 @@ mod id;
 mod ipc;
 mod mailbox;
 mod mailbox_spec;
+mod pool_ref;
 mod process;
 #[doc(hidden)]
 pub mod replay;
@@ -50,6 +51,7 @@ pub use exit::{ExitReason, StopReason};
 pub use id::{Incarnation, Slot, WorkerId};
 pub use mailbox::dead::{BYTES as DEAD_LETTER_BYTES, DeadLetter, DeadLetters, DeadReason, LETTERS as DEAD_LETTERS};
 pub use mailbox_spec::Mailbox;
+pub use pool_ref::{PoolRef, Route};
 pub use process::role::ProcessRole;
 pub use reply::{ASK_LIMIT, Answer, Ask, Reply};
 pub use run::boot::{Body, Program, Settings, Tree, body, boot, boot_with, tree};
@@ -60,7 +62,7 @@ pub use tree::event::{ChildState, Counts as ChildCounts, GiveUp, Refusal, SpecVi
 pub use tree::plan::{AutoShutdown, Backoff, PlanError, Restart, Shutdown, Strategy};
 pub use worker::{Down, Main, Message, Never, Outcome, Role, Worker};
 pub use worker_count::{Size, VARIABLE as WORKER_COUNT_VARIABLE};
-pub use worker_ref::{PoolRef, WorkerRef};
+pub use worker_ref::WorkerRef;
 
 #[doc(hidden)]
 pub mod __private {

@@ -1,16 +1,17 @@
-//! The handle others hold: send, try_send, ask. And a pool's.
+//! The handle others hold: send, try_send, ask.
 
 use std::any::type_name;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::context::Timer;
 use crate::error::{AskError, LookupError, SendError, TrySendError};
 use crate::id::Slot;
 use crate::mailbox::endpoint::{self, Endpoint, Located};
@@ -123,6 +124,23 @@ impl<M: Message> WorkerRef<M> {
         Err(TrySendError::Failed(self.failed(refused, message)))
     }
 
+    /// Sends `message` after a delay, waiting then while the mailbox is full. It is this process's until it has gone: lost with it,
+    /// and with a mailbox that is closed by then (a line in the log says so). [`Timer::cancel`] takes it back.
+    pub fn send_after(&self, delay: Duration, message: M) -> Timer {
+        let to = self.clone();
+        Timer::on(self.target.endpoint.as_ref().map(|endpoint| endpoint.runtime()), async move {
+            tokio::time::sleep(delay).await;
+            if let Err(error) = to.send(message).await {
+                tracing::warn!(target: "rclust", to = to.name(), %error, "a delayed message was not sent");
+            }
+        })
+    }
+
+    /// How many bytes of this process's messages wait in the worker's mailbox, as of now.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.lane().map_or(u64::MAX, |(_, lane)| if lane.is_closed() { u64::MAX } else { lane.backlog() })
+    }
+
     /// Wakes the worker for what was sent, without waiting for this task to yield.
     pub fn flush(&self) {
         if let Some(lane) = self.target.lane.get() {
@@ -224,85 +242,6 @@ impl<'de, M> Deserialize<'de> for WorkerRef<M> {
     }
 }
 
-/// A pool's members, as others hold them: those that it had when it was looked up. After a resize, look it up again.
-pub struct PoolRef<M> {
-    members: Arc<[WorkerRef<M>]>,
-    turn: Arc<AtomicUsize>,
-}
-
-impl<M> Clone for PoolRef<M> {
-    fn clone(&self) -> Self {
-        PoolRef { members: self.members.clone(), turn: self.turn.clone() }
-    }
-}
-
-impl<M> fmt::Debug for PoolRef<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.members.iter()).finish()
-    }
-}
-
-impl<M: Message> PoolRef<M> {
-    fn next(&self) -> &WorkerRef<M> {
-        // A pool has at least one member: sizes begin at 1.
-        &self.members[self.turn.fetch_add(1, Ordering::Relaxed) % self.members.len()]
-    }
-
-    /// Sends to the members in turn; as [`WorkerRef::send`], to the next one.
-    ///
-    /// # Errors
-    /// As [`WorkerRef::send`].
-    /// # Cancel safety
-    /// Dropped before completion, nothing was queued.
-    pub async fn send(&self, message: M) -> Result<(), SendError<M>> {
-        self.next().send(message).await
-    }
-
-    /// Asks the next member in turn.
-    pub fn ask<T: DeserializeOwned + 'static>(&self, make: impl FnOnce(Reply<T>) -> M) -> Ask<T> {
-        self.next().ask(make)
-    }
-
-    /// Sends to the member that `key` belongs to: the same key, the same member, while the pool's size stays.
-    ///
-    /// # Errors
-    /// As [`WorkerRef::send`].
-    /// # Cancel safety
-    /// Dropped before completion, nothing was queued.
-    pub async fn send_keyed(&self, key: &(impl Hash + ?Sized), message: M) -> Result<(), SendError<M>> {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        self.members[(hasher.finish() % self.members.len() as u64) as usize].send(message).await
-    }
-
-    /// The members, in the order of their places.
-    pub fn iter(&self) -> impl Iterator<Item = WorkerRef<M>> + use<M> {
-        // Owned, so that it outlives this reference.
-        let members = self.members.clone();
-        (0..members.len()).map(move |place| members[place].clone())
-    }
-
-    /// How many members there are.
-    #[must_use]
-    #[allow(clippy::len_without_is_empty)] // a pool is never empty
-    pub fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    /// Sends each member a message of its own, made for its place, and tells how each went. A closure, because a message
-    /// with a reply port cannot be cloned. A full mailbox holds up only its own message.
-    ///
-    /// # Cancel safety
-    /// Dropped before completion, some members have their message and some do not.
-    pub async fn broadcast(&self, mut make: impl FnMut(usize) -> M) -> Vec<(Slot, Result<(), SendError<M>>)> {
-        let sends = self.members.iter().enumerate().map(|(place, member)| {
-            let message = make(place);
-            async move { (member.slot(), member.send(message).await) }
-        });
-        futures::future::join_all(sends).await
-    }
-}
-
 /// Finds a worker by its path.
 pub(crate) fn worker<M: Message>(endpoint: &Arc<Endpoint>, path: &str) -> Result<WorkerRef<M>, LookupError> {
     match endpoint.find(path)? {
@@ -311,19 +250,11 @@ pub(crate) fn worker<M: Message>(endpoint: &Arc<Endpoint>, path: &str) -> Result
     }
 }
 
-/// Finds a pool by its path.
-pub(crate) fn pool<M: Message>(endpoint: &Arc<Endpoint>, path: &str) -> Result<PoolRef<M>, LookupError> {
-    match endpoint.find(path)? {
-        Located::Worker(_) => Err(LookupError::IsWorker { path: path.to_owned() }),
-        Located::Pool(members) if members.is_empty() => Err(LookupError::NotFound { path: path.to_owned() }),
-        Located::Pool(members) => {
-            let members: Result<Vec<_>, _> = members.into_iter().map(|found| checked(endpoint, path, found)).collect();
-            Ok(PoolRef { members: members?.into(), turn: Arc::default() })
-        }
-    }
-}
-
-fn checked<M: Message>(endpoint: &Arc<Endpoint>, path: &str, found: Found) -> Result<WorkerRef<M>, LookupError> {
+pub(crate) fn checked<M: Message>(
+    endpoint: &Arc<Endpoint>,
+    path: &str,
+    found: Found,
+) -> Result<WorkerRef<M>, LookupError> {
     // Message types are compared, never worker types, so that a stand-in with the same messages can be found; and by what they
     // are, not by where they stand.
     if found.schema != schema::of::<M>() {

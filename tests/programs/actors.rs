@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rclust::cluster::{
-    self, AskError, Child, Cluster, Context, ExitReason, Pool, Reply, Restart, SendError, Supervisor, WorkerRef,
+    self, AskError, Child, Cluster, Context, EventKind, ExitReason, Pool, Reply, Restart, SendError, Supervisor,
+    WorkerRef,
 };
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,22 @@ enum Job {
     },
     Report(u64),
     Introduce(String, Reply<u64>),
+    PoolSize(String, Reply<usize>),
+    /// Send notes from there on to that worker, for ever.
+    Flood(WorkerRef<Job>),
+    /// Note who sent which.
+    From {
+        sender: u64,
+        n: u64,
+        slow: bool,
+    },
+    /// Send so many of these, numbered on from what it sent before.
+    Send {
+        to: WorkerRef<Job>,
+        sender: u64,
+        from: u64,
+        count: u64,
+    },
     Loop(u64, Reply<u64>),
 }
 
@@ -65,6 +82,7 @@ struct Actor {
     count: u64,
     kept: Vec<Reply<u64>>,
     loops: Option<(u64, Reply<u64>)>,
+    pool: Option<cluster::PoolRef<Job>>,
 }
 
 impl cluster::Worker for Actor {
@@ -111,6 +129,29 @@ impl cluster::Worker for Actor {
                 let other = cx.worker::<Actor>(&path)?;
                 let pid = other.ask(Job::Pid).await?;
                 reply.send(pid.into());
+            }
+            Job::PoolSize(path, reply) => {
+                if self.pool.is_none() {
+                    self.pool = Some(cx.pool::<Actor>(&path)?);
+                }
+                reply.send(self.pool.as_ref().map_or(0, |pool| pool.len()));
+            }
+            Job::Flood(to) => {
+                cx.spawn(async move {
+                    // Until that worker, or this one, is gone.
+                    while to.send(Job::Bytes(vec![1; 100])).await.is_ok() {}
+                });
+            }
+            Job::From { sender, n, slow } => {
+                if slow && n % 50 == 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                cx.supervisor().send(Job::From { sender, n, slow }).await?;
+            }
+            Job::Send { to, sender, from, count } => {
+                for n in from..from + count {
+                    to.send(Job::From { sender, n, slow: n % 2 == 0 }).await?;
+                }
             }
             Job::Loop(0, reply) => reply.send(self.count),
             Job::Loop(n, reply) => {
@@ -414,6 +455,52 @@ async fn pools() -> Outcome {
     Ok(())
 }
 
+/// A pool's reference follows its size, here and in a worker; the least full member gets a message; a message may wait here first.
+async fn pool_follows() -> Outcome {
+    let tree = Supervisor::one_for_one()
+        .child(Pool::<Actor>::new("p").size(2).args(String::new()))
+        .child(Child::<Actor>::new("a").args(String::new()));
+    let cluster = tree.start().await?;
+    let (pool, a) = (cluster.pool::<Actor>("p")?, cluster.worker::<Actor>("a")?);
+    let pids = async |count: u32| {
+        let mut pids = Vec::new();
+        for _ in 0..count {
+            pids.push(pool.ask(Job::Pid).await?);
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        anyhow::Ok(pids.len())
+    };
+    ensure!(a.ask(|reply| Job::PoolSize("p".to_owned(), reply)).await == Ok(2) && pids(6).await? == 2);
+    cluster.supervisor("p")?.resize(5).await?;
+    ensure!(pool.len() == 5 && pids(10).await? == 5, "{pool:?}");
+    ensure!(a.ask(|reply| Job::PoolSize("p".to_owned(), reply)).await == Ok(5), "in a worker");
+    cluster.supervisor("p")?.resize(1).await?;
+    ensure!(pool.len() == 1 && pids(3).await? == 1);
+    ensure!(a.ask(|reply| Job::PoolSize("p".to_owned(), reply)).await == Ok(1), "in a worker");
+    // One member is stuck with a long message behind it: the others get the rest.
+    cluster.supervisor("p")?.resize(3).await?;
+    let members: Vec<_> = pool.iter().collect();
+    members[1].ask(Job::Stuck).await?;
+    members[1].send(Job::Bytes(vec![0; 1000])).await?;
+    let least = pool.route(cluster::Route::LeastFull);
+    for n in 0..10 {
+        least.send(Job::Note(n)).await?;
+    }
+    let counts = (members[0].ask(Job::Noted).await?.len(), members[2].ask(Job::Noted).await?.len());
+    ensure!(counts.0 + counts.1 == 10, "{counts:?}");
+    // Later.
+    let begun = Instant::now();
+    let taken_back = a.send_after(Duration::from_millis(20), Job::Note(1));
+    a.send_after(Duration::from_millis(40), Job::Note(2));
+    taken_back.cancel();
+    while a.ask(Job::Noted).await?.is_empty() {
+        ensure!(begun.elapsed() < Duration::from_secs(10), "it never came");
+    }
+    ensure!(begun.elapsed() >= Duration::from_millis(40));
+    Ok(())
+}
+
 /// After 100 MB both sides idle: the test looks at how much of the ring is left, then says so on standard input.
 async fn traffic() -> Outcome {
     let cluster = tree(&[("a", "")]).await?;
@@ -451,6 +538,165 @@ async fn both_ways() -> Outcome {
     Ok(())
 }
 
+/// A sender that floods a worker starves nobody else who sends to it.
+async fn flood() -> Outcome {
+    let cluster = tree(&[("target", ""), ("flood", ""), ("other", "")]).await?;
+    let target = cluster.worker::<Actor>("target")?;
+    let (flooding, other) = (cluster.worker::<Actor>("flood")?, cluster.worker::<Actor>("other")?);
+    flooding.send(Job::Flood(target.clone())).await?;
+    while target.ask(Job::Count).await? < 1_000_000 {}
+    // 2 000 questions one after the other, beside a lane that is never empty.
+    let begun = Instant::now();
+    for _ in 0..1000 {
+        target.ask(Job::Pid).await?;
+        other.ask(|reply| Job::Forward { to: target.clone(), reply }).await?;
+    }
+    ensure!(begun.elapsed() < Duration::from_secs(20), "{:?} for 2 000 questions", begun.elapsed());
+    Ok(())
+}
+
+/// A sender to a stopped worker waits in bounded memory: Node's grows by 203 MiB with these messages.
+async fn stopped() -> Outcome {
+    let cluster = tree(&[("a", "")]).await?;
+    let a = cluster.worker::<Actor>("a")?;
+    let pid = a.ask(Job::Pid).await?;
+    let process = rustix::process::Pid::from_raw(pid as i32).expect("a process id");
+    let resident = || -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    };
+    rustix::process::kill_process(process, rustix::process::Signal::STOP)?;
+    let before = resident()?;
+    let sender = a.clone();
+    let mut sending = tokio::spawn(async move {
+        for _ in 0..100_000 {
+            sender.send(Job::Bytes(vec![7; 1000])).await?;
+        }
+        anyhow::Ok(())
+    });
+    // Until it waits: then nothing more moves here.
+    while a.try_send(Job::Note(0)).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let grown = resident()?.saturating_sub(before);
+    ensure!(grown < 4096, "the supervisor grew by {grown} KiB");
+    ensure!(!sending.is_finished());
+    rustix::process::kill_process(process, rustix::process::Signal::CONT)?;
+    (&mut sending).await??;
+    ensure!(a.ask(Job::Count).await? == 100_000_000);
+    Ok(())
+}
+
+/// 200 kills of readers and writers under several writers, fast and slow handlers: every message once, in its sender's order; at
+/// most the one in hand at a kill a second time, or a dead letter.
+async fn kills() -> Outcome {
+    const KILLS: usize = 200;
+    let cluster = tree(&[("reader", ""), ("w1", ""), ("w2", "")]).await?;
+    let reader = cluster.worker::<Actor>("reader")?;
+    let writers = [cluster.worker::<Actor>("w1")?, cluster.worker::<Actor>("w2")?];
+    let mut inbox = cluster.inbox::<Job>();
+    let mut dead = cluster.dead_letters();
+    let mut rng = fastrand::Rng::with_seed(42);
+    let (mut killed, mut round) = (0, 0u64);
+    let (mut events, mut pids) = (cluster.events(), HashMap::new());
+    for worker in writers.iter().chain([&reader]) {
+        pids.insert(worker.name().to_owned(), worker.ask(Job::Pid).await?);
+    }
+    // Sender 0 is this body; 1 and 2 are workers, whose messages say who caused them.
+    let mut seen: HashMap<u64, Vec<u64>> = HashMap::new();
+    let mut letters: HashMap<u64, Vec<u64>> = HashMap::new();
+    let mut orders = 0u64;
+    while killed < KILLS {
+        for n in round * 100..(round + 1) * 100 {
+            reader.send(Job::From { sender: 0, n, slow: round % 2 == 0 }).await?;
+        }
+        for (n, writer) in writers.iter().enumerate() {
+            let (sender, from) = (n as u64 + 1, round * 100);
+            writer.send(Job::Send { to: reader.clone(), sender, from, count: 100 }).await?;
+        }
+        round += 1;
+        for victim in [&reader, &writers[round as usize % 2]] {
+            // The process id comes from the event stream, not from a question: that would wait behind the messages.
+            let pid = current_pid(&mut events, &mut pids, victim.name()).await?;
+            for _ in 0..rng.u32(0..200) {
+                tokio::task::yield_now().await;
+            }
+            kill(pid);
+            killed += 1;
+        }
+        collect(&mut inbox, &mut dead, &mut seen, &mut letters, &mut orders);
+    }
+    // What the writers died with in hand is an order: it was carried out in part. All others are complete.
+    let begun = Instant::now();
+    let all = |seen: &HashMap<u64, Vec<u64>>, letters: &HashMap<u64, Vec<u64>>| {
+        let mut sent: Vec<u64> = seen.get(&0).into_iter().chain(letters.get(&0)).flatten().copied().collect();
+        sent.sort_unstable();
+        sent.dedup();
+        sent.len() as u64
+    };
+    while all(&seen, &letters) < round * 100 {
+        ensure!(begun.elapsed() < Duration::from_secs(30), "{} of {} came", all(&seen, &letters), round * 100);
+        tokio::task::yield_now().await;
+        collect(&mut inbox, &mut dead, &mut seen, &mut letters, &mut orders);
+    }
+    for (sender, seen) in &seen {
+        let repeated = seen.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        ensure!(repeated == 0, "sender {sender}: {repeated} came twice");
+        ensure!(seen.is_sorted(), "sender {sender}: reordered");
+    }
+    for sender in [1, 2] {
+        // Between the first and the last of one order nothing is missing but what became a dead letter.
+        let mut got: Vec<u64> = seen.get(&sender).into_iter().chain(letters.get(&sender)).flatten().copied().collect();
+        got.sort_unstable();
+        let missing = got.windows(2).filter(|pair| pair[1] - pair[0] > 1 && pair[1] % 100 != 0).count();
+        ensure!(missing == 0, "sender {sender}: {missing} gaps inside orders");
+    }
+    let died = letters.values().map(Vec::len).sum::<usize>() + orders as usize;
+    ensure!(died <= killed, "{died} dead letters after {killed} kills");
+    println!("{killed} kills, {} messages, {died} dead letters", seen.values().map(Vec::len).sum::<usize>());
+    Ok(())
+}
+
+/// Takes what has come, without waiting.
+fn collect(
+    inbox: &mut cluster::Inbox<Job>,
+    dead: &mut cluster::DeadLetters,
+    seen: &mut HashMap<u64, Vec<u64>>,
+    letters: &mut HashMap<u64, Vec<u64>>,
+    orders: &mut u64,
+) {
+    use std::task::{Context, Poll, Waker};
+    loop {
+        let mut next = std::pin::pin!(inbox.recv());
+        let Poll::Ready(job) = next.as_mut().poll(&mut Context::from_waker(Waker::noop())) else { break };
+        if let Job::From { sender, n, .. } = job {
+            seen.entry(sender).or_default().push(n);
+        }
+    }
+    while let Some(letter) = dead.try_next() {
+        match letter.decode::<Job>() {
+            Ok(Job::From { sender, n, .. }) => letters.entry(sender).or_default().push(n),
+            _ => *orders += 1,
+        }
+    }
+}
+
+/// The process of this name that is ready and was not killed yet, as the events tell.
+async fn current_pid(events: &mut cluster::Events, pids: &mut HashMap<String, u32>, name: &str) -> anyhow::Result<u32> {
+    loop {
+        if let Some(pid) = pids.remove(name) {
+            return Ok(pid);
+        }
+        let event =
+            tokio::time::timeout(Duration::from_secs(10), events.next()).await.context("it does not come back")?;
+        let event = event.context("the cluster has ended")??;
+        if let (EventKind::Ready, Some(pid)) = (&event.kind, event.pid) {
+            pids.insert(event.name, pid);
+        }
+    }
+}
+
 #[cluster::main(workers(Actor))]
 async fn main() -> Outcome {
     let way = std::env::args().nth(1).unwrap_or_default();
@@ -465,6 +711,10 @@ async fn main() -> Outcome {
         "last_words" => last_words().await?,
         "after_the_end" => after_the_end().await?,
         "pools" => pools().await?,
+        "pool_follows" => pool_follows().await?,
+        "flood" => flood().await?,
+        "stopped" => stopped().await?,
+        "kills" => kills().await?,
         "traffic" => traffic().await?,
         "both_ways" => both_ways().await?,
         other => anyhow::bail!("no scenario `{other}`"),

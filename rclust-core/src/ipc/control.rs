@@ -221,6 +221,7 @@ impl Control {
                     self.fire(&PeerDown { worker, name, reason });
                 }
             }
+            ToWorker::Pool { path, members } => endpoint.pool_changed(&path, members),
             ToWorker::PeerGone { slot } => {
                 endpoint.peer_gone(slot);
                 self.say(&ToSupervisor::LaneClosed { peer: slot });

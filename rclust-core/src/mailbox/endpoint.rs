@@ -23,6 +23,7 @@ use crate::mailbox::lane::{Lane, Parts};
 use crate::mailbox::pending::{Outcome, Pending};
 use crate::mailbox::ring::{WORTH_RELEASING, kind};
 use crate::mailbox::sender;
+use crate::pool_ref::Members;
 use crate::sys::memory::Sealed;
 use crate::sys::{descriptors, readiness};
 use crate::wire::control::{Found, Ring};
@@ -74,6 +75,8 @@ pub(crate) struct Endpoint {
     unrung: Mutex<Vec<Arc<Lane>>>,
     ring: Notify,
     pending: Mutex<Pending>,
+    /// Pools that were looked up here.
+    pools: Mutex<HashMap<String, Arc<Members>>>,
     ready: AtomicBool,
 }
 
@@ -104,6 +107,7 @@ impl Endpoint {
             unrung: Mutex::default(),
             ring: Notify::new(),
             pending: Mutex::default(),
+            pools: Mutex::default(),
             ready: AtomicBool::new(false),
         });
         endpoint.runtime.spawn(ring_batches(endpoint.clone()));
@@ -174,6 +178,24 @@ impl Endpoint {
     /// Runs a task of this endpoint's.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(task);
+    }
+
+    /// The members of a pool, kept up to date from now on; `found` is what a lookup said.
+    pub(crate) fn pool(&self, path: &str, found: Vec<Found>) -> Arc<Members> {
+        let mut pools = self.pools.lock();
+        let members = pools.entry(path.to_owned()).or_insert_with(|| {
+            let members = Members::default();
+            members.set(found);
+            Arc::new(members)
+        });
+        members.clone()
+    }
+
+    /// A pool has these members now.
+    pub(crate) fn pool_changed(&self, path: &str, found: Vec<Found>) {
+        if let Some(members) = self.pools.lock().get(path) {
+            members.set(found);
+        }
     }
 
     /// What a path names.
@@ -248,7 +270,12 @@ impl Endpoint {
     }
 
     /// An incarnation of `peer` died; it had taken our messages up to `taken`.
-    pub(crate) fn peer_died(&self, peer: Slot, taken: u64, reason: &ExitReason) {
+    pub(crate) fn peer_died(self: &Arc<Self>, peer: Slot, taken: u64, reason: &ExitReason) {
+        // What it had answered is answered, also if nobody has looked yet. A ring that it spoilt is found by its bell's task.
+        let lane = self.lanes.read().get(&peer).cloned();
+        if let Some(lane) = lane {
+            while matches!(self.take_answers(&lane), Ok(false)) {}
+        }
         self.pending.lock().died(peer, taken, reason);
     }
 

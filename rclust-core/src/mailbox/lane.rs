@@ -286,6 +286,11 @@ impl Lane {
         messages.wrapping_add(self.replies.lock().writer.tail())
     }
 
+    /// Bytes of this side's messages that are not done.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.out.lock().writer.backlog()
+    }
+
     /// Gives the pages of this side's rings back if their reader has handled everything. An error costs memory, nothing else.
     pub(crate) fn release_if_empty(&self) -> bool {
         let messages = self.out.lock().writer.release_if_empty().unwrap_or(false);

@@ -256,6 +256,18 @@ impl Writer {
         self.tail
     }
 
+    /// Bytes of records that are not done, as their reader says; large payloads count.
+    pub(crate) fn backlog(&mut self) -> u64 {
+        let done = self.map.load(self.place.header + DONE, Ordering::Acquire);
+        // A reader whose cursor cannot be is found elsewhere; here it only looks full.
+        if self.check(done).is_err() {
+            return u64::MAX;
+        }
+        self.done = done;
+        self.prune();
+        self.heavy.iter().map(|heavy| heavy.large).fold(self.tail - done, u64::saturating_add)
+    }
+
     /// Whether a record that needs this has room now.
     pub(crate) fn has_room_for(&mut self, need: Need) -> Result<bool, Corrupt> {
         let room = self.has_room(Place::record(need.payload))?;
@@ -271,11 +283,16 @@ impl Writer {
         Ok(true)
     }
 
-    /// Alone, a record always has room: its own limits were checked before.
-    fn has_room_beside(&mut self, need: Need) -> bool {
+    /// Forgets heavy records that are done.
+    fn prune(&mut self) {
         while self.heavy.front().is_some_and(|heavy| heavy.end.wrapping_sub(self.done) as i64 <= 0) {
             self.heavy.pop_front();
         }
+    }
+
+    /// Alone, a record always has room: its own limits were checked before.
+    fn has_room_beside(&mut self, need: Need) -> bool {
+        self.prune();
         let (large, descriptors) = self.heavy.iter().fold((0u64, 0), |(large, descriptors), heavy| {
             (large.saturating_add(heavy.large), descriptors + heavy.descriptors)
         });

@@ -1,7 +1,7 @@
 //! What a dead process leaves in its lanes: which message is delivered again, which is a dead letter, what is closed.
 
 use crate::exit::ExitReason;
-use crate::id::{Incarnation, Slot, WorkerId};
+use crate::id::{Slot, WorkerId};
 use crate::mailbox::dead::{BYTES, DeadReason};
 use crate::mailbox::ring::kind;
 use crate::mailbox::switchboard::{Fate, Left, Record};
@@ -30,8 +30,8 @@ impl Again {
 /// The last worker of a slot that will never be filled again.
 #[derive(Clone, Debug)]
 pub(crate) struct Gone {
-    worker: WorkerId,
-    name: String,
+    pub(crate) worker: WorkerId,
+    pub(crate) name: String,
 }
 
 /// Whether a message can be delivered again: its sockets went with the one that took it.
@@ -85,10 +85,9 @@ impl Supervise {
     }
 
     /// A slot will never be filled again. What waits for it is dead, once its senders know that they write nothing more.
-    pub(crate) fn give_up(&mut self, slot: Slot) {
+    pub(crate) fn give_up(&mut self, gone: Gone) {
+        let slot = gone.worker.slot;
         self.again.remove(&slot);
-        let incarnation = self.last.get(&slot).map_or(Incarnation(0), |(_, incarnation)| *incarnation);
-        let gone = Gone { worker: WorkerId { slot, incarnation }, name: self.shared.name(slot) };
         for peer in self.shared.board.peers_of(slot) {
             if peer == Slot::SUPERVISOR {
                 self.endpoint.peer_gone(slot);

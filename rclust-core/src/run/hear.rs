@@ -107,7 +107,10 @@ impl Supervise {
         let answer = match request {
             Request::Find { path } => match self.shared.find(&path) {
                 Ok(Located::Worker(found)) => Answer::Worker(found),
-                Ok(Located::Pool(members)) => Answer::Pool(members),
+                Ok(Located::Pool(members)) => {
+                    self.pool_users.entry(path).or_default().insert(worker);
+                    Answer::Pool(members)
+                }
                 Err(_) => Answer::NotFound,
             },
             Request::Lane { peer } => {

@@ -1,7 +1,7 @@
 //! How a tree comes to run: checks everything that can be known before a process is started, then starts the threads.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -143,8 +143,10 @@ pub(crate) fn check_child(child: &ChildPlan, launches: &[Launch]) -> Result<(), 
     }
 }
 
-/// Lists a node of the tree, and everything below it that has no entry yet, in the directory.
-pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Launch>, node: Slot) {
+/// Lists a node of the tree, and everything below it that has no entry yet, in the directory. Returns the pools that have more
+/// members now.
+pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Launch>, node: Slot) -> BTreeSet<String> {
+    let mut changed = BTreeSet::new();
     let mut directory = shared.directory.write();
     let mut open = vec![node];
     while let Some(slot) = open.pop() {
@@ -160,6 +162,7 @@ pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Laun
             let schema = launch.map_or(0, |launch| (launch.role.schema)());
             let found = Found { slot, name: place.path.clone(), takes: takes.to_owned(), schema };
             if let Some(pool) = place.pool.and_then(|pool| tree.place(pool)) {
+                changed.insert(pool.path.clone());
                 let members = directory.pools.entry(pool.path).or_default();
                 let at = members.partition_point(|member| member.slot < slot);
                 members.insert(at, found.clone());
@@ -167,6 +170,7 @@ pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Laun
             directory.workers.insert(place.path, found);
         }
     }
+    changed
 }
 
 /// Tells stories on the main thread, where blocking holds up nobody but the program's own body.

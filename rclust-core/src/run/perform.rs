@@ -10,9 +10,10 @@ use crate::error::{self, RunError, StartError};
 use crate::events::EventKind;
 use crate::exit::{ExitReason, StopReason};
 use crate::extension;
-use crate::id::{Slot, WorkerId};
+use crate::id::{Incarnation, Slot, WorkerId};
 use crate::mailbox::dead::DeadReason;
 use crate::mailbox::lane::Parts;
+use crate::run::bury::Gone;
 use crate::run::shared::Command;
 use crate::run::supervise::{Ordered, Supervise};
 use crate::trace::Story;
@@ -173,7 +174,7 @@ impl Supervise {
             if let Err(error) = self.endpoint.add(parts) {
                 let name = self.shared.name(peer);
                 let text = format!("the supervisor cannot map its lane: {error}");
-                let worker = WorkerId { slot: peer, incarnation: crate::id::Incarnation(0) };
+                let worker = WorkerId { slot: peer, incarnation: Incarnation(0) };
                 self.story(Story::Distrusted { worker, name, error: text });
             }
         }
@@ -250,7 +251,8 @@ impl Supervise {
     /// A slot that will never be filled again.
     fn forget(&mut self, slot: Slot) {
         self.tell_extension(extension::Event::Forgotten { slot });
-        self.give_up(slot);
+        let incarnation = self.last.get(&slot).map_or(Incarnation(0), |(_, incarnation)| *incarnation);
+        let gone = Gone { worker: WorkerId { slot, incarnation }, name: self.shared.name(slot) };
         if let Some((launch, _)) = self.last.remove(&slot) {
             // A copy's arguments are its own; what others run stays.
             if self.launches.get(&launch).is_some_and(|launch| launch.copy) {
@@ -258,15 +260,44 @@ impl Supervise {
             }
         }
         self.watchers.remove(&slot);
+        // Who sends to a pool knows that it has shrunk before its member's lane is closed.
+        for pool in self.strike(slot) {
+            self.pool_changed(&pool);
+        }
+        self.give_up(gone);
+    }
+
+    /// Takes a slot out of the directory. Returns the pools that have fewer members now.
+    fn strike(&self, slot: Slot) -> Vec<String> {
         let mut directory = self.shared.directory.write();
         directory.nodes.retain(|_, node| *node != slot);
         if let Some(path) = directory.slots.remove(&slot) {
             if directory.workers.get(&path).is_some_and(|found| found.slot == slot) {
                 directory.workers.remove(&path);
             }
-            for members in directory.pools.values_mut() {
-                members.retain(|found| found.slot != slot);
+        }
+        let mut changed = Vec::new();
+        for (path, members) in &mut directory.pools {
+            let before = members.len();
+            members.retain(|found| found.slot != slot);
+            if members.len() < before {
+                changed.push(path.clone());
             }
+        }
+        changed
+    }
+
+    /// A pool has other members now: tells everybody who has looked it up.
+    pub(crate) fn pool_changed(&mut self, path: &str) {
+        let members = self.shared.directory.read().pools.get(path).cloned().unwrap_or_default();
+        self.endpoint.pool_changed(path, members.clone());
+        let Some(mut users) = self.pool_users.remove(path) else { return };
+        users.retain(|user| self.live.contains_key(user));
+        for user in &users {
+            self.send(*user, &ToWorker::Pool { path: path.to_owned(), members: members.clone() }, Vec::new());
+        }
+        if !users.is_empty() {
+            self.pool_users.insert(path.to_owned(), users);
         }
     }
 

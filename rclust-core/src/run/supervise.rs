@@ -123,6 +123,8 @@ pub(crate) struct Supervise {
     pub(crate) again: HashMap<Slot, Again>,
     /// Lanes of slots that are gone with peers that may still write there: (slot, peer).
     pub(crate) closing: HashMap<(Slot, Slot), Gone>,
+    /// Who has looked up a pool, by its path.
+    pub(crate) pool_users: HashMap<String, HashSet<WorkerId>>,
     /// Who wants to hear of a slot's next end.
     pub(crate) watchers: HashMap<Slot, HashSet<WorkerId>>,
     pub(crate) extension: Option<mpsc::UnboundedSender<extension::Event>>,
@@ -238,6 +240,7 @@ fn prepare(
                 last: HashMap::new(),
                 again: HashMap::new(),
                 closing: HashMap::new(),
+                pool_users: HashMap::new(),
                 watchers: HashMap::new(),
                 extension,
                 told: Some(told),
@@ -447,7 +450,9 @@ impl Supervise {
         self.calls.insert(call, answer);
         self.tree.handle(self.started.elapsed(), Event::Call { call, request });
         if let Some(node) = node {
-            open::list(&self.shared, &self.tree, &self.launches, node);
+            for pool in open::list(&self.shared, &self.tree, &self.launches, node) {
+                self.pool_changed(&pool);
+            }
         }
         self.perform_all();
     }

@@ -115,6 +115,13 @@ pub(crate) enum ToWorker {
         /// Whether you watch it.
         watched: bool,
     },
+    /// A pool that you have looked up has these members now.
+    Pool {
+        /// Its path.
+        path: String,
+        /// All of them.
+        members: Vec<Found>,
+    },
     /// A slot that will never be filled again.
     PeerGone {
         /// Which.
