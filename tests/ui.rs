@@ -6,4 +6,8 @@ fn mistakes_are_compile_errors_that_say_what_to_do() {
     cases.compile_fail("ui/macro_*.rs");
     cases.compile_fail("ui/api_*.rs");
     cases.pass("ui/pass_*.rs");
+    match cfg!(feature = "threads") {
+        true => cases.pass("ui/threads_on.rs"),
+        false => cases.compile_fail("ui/threads_off.rs"),
+    }
 }

@@ -58,7 +58,7 @@ use proc_macro::TokenStream;
 /// | `workers = N` | parameter | N worker processes, 1 to 4096 | as `"auto"` |
 /// | `workers = "auto"` | parameter | `WEB_CONCURRENCY` if it is set, else the CPUs this process may use | |
 /// | `workers(A, B<K>, lib::C)` | no parameter | the worker types that this binary can play, at least one | refused |
-/// | `threads = N` | both | threads of each worker's runtime, 1 to 1024 | 1 |
+/// | `threads = N` | both | threads of each worker's runtime, 1 to 1024; needs rclust's feature `threads` | 1 |
 /// | `name = "..."` | both | name of the cluster: 1 to 64 characters, no `/`, `[`, `]` or control characters | name of the package |
 /// | `init = path::to::function` | both | runs in every process, when its role is known and no runtime exists yet; an error is a failed start | nothing runs |
 /// | `crate = path::to::rclust` | both | where the expansion finds rclust | `::rclust` |

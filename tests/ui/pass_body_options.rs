@@ -1,4 +1,4 @@
-// Every option of the parameter form, with a trailing comma.
+// Every option of the parameter form but `threads`, with a trailing comma.
 mod program {
     use rclust::cluster;
 
@@ -8,7 +8,7 @@ mod program {
         }
     }
 
-    #[cluster::main(workers = 4, threads = 2, name = "shop", init = setup::limits, crate = ::rclust,)]
+    #[cluster::main(workers = 4, name = "shop", init = setup::limits, crate = ::rclust,)]
     pub async fn main(cx: cluster::Context) -> cluster::Result<()> {
         cx.shutdown().await;
         Ok(())

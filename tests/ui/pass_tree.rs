@@ -38,7 +38,7 @@ mod program {
         }
     }
 
-    #[cluster::main(workers(Cache<u64>, Cache<(String, u8)>, site::Web), threads = 2, name = "shop")]
+    #[cluster::main(workers(Cache<u64>, Cache<(String, u8)>, site::Web), name = "shop")]
     pub async fn main() -> cluster::Result<()> {
         let cluster = Supervisor::one_for_one()
             .child(Child::<Cache<u64>>::new("numbers").args(10))

@@ -65,9 +65,19 @@ impl Settings {
     }
 
     /// Threads of a worker's runtime; 1 unless said otherwise. Handlers run on the first, spawned tasks on all.
+    /// Needs the feature `threads`.
+    #[cfg(feature = "threads")]
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Settings {
         self.threads = threads.clamp(1, 1024);
+        self
+    }
+
+    /// Says what is missing, better than "no method" would.
+    #[cfg(not(feature = "threads"))]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn threads(self, _: impl ThreadsFeature) -> Settings {
         self
     }
 
@@ -79,6 +89,12 @@ impl Settings {
         self
     }
 }
+
+/// Nobody's: what `threads` takes while its feature is off.
+#[cfg(not(feature = "threads"))]
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(message = "`threads` needs the feature `threads` of rclust")]
+pub trait ThreadsFeature {}
 
 /// A program whose body is the worker: see [`body`].
 #[derive(Debug)]
@@ -336,8 +352,9 @@ fn worker(settings: Settings, program: impl Program, booted: Boot) -> ExitCode {
         }
     }
     let runtime = match message.threads {
-        0 | 1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        n => tokio::runtime::Builder::new_multi_thread().worker_threads(n as usize).enable_all().build(),
+        #[cfg(feature = "threads")]
+        n @ 2.. => tokio::runtime::Builder::new_multi_thread().worker_threads(n as usize).enable_all().build(),
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     };
     let runtime = match runtime {
         Ok(runtime) => runtime,
