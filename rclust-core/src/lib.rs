@@ -9,6 +9,7 @@ compile_error!(
     "rclust runs on Linux; other systems are prepared for (all calls stand behind `sys`) but not written yet"
 );
 
+mod background;
 mod child_spec;
 mod cluster;
 mod context;

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use crate::background;
 use crate::error::LookupError;
 use crate::exit::{ExitReason, StopReason};
 use crate::id::{Slot, WorkerId};
@@ -353,7 +354,7 @@ async fn read(
                 terminated = true;
                 control.say(&ToSupervisor::Terminated);
                 let control = control.clone();
-                tokio::spawn(async move {
+                background::spawn(async move {
                     tokio::time::sleep(TERM_PATIENCE).await;
                     control.order_stop(Stop { why: StopReason::Signal, deadline: None });
                 });

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::background;
 use crate::error::LookupError;
 use crate::exit::ExitReason;
 use crate::id::{Slot, WorkerId};
@@ -110,7 +111,7 @@ impl Endpoint {
             pools: Mutex::default(),
             ready: AtomicBool::new(false),
         });
-        endpoint.runtime.spawn(ring_batches(endpoint.clone()));
+        background::spawn_on(&endpoint.runtime, ring_batches(endpoint.clone()));
         endpoint
     }
 
@@ -232,7 +233,7 @@ impl Endpoint {
             let _runtime = self.runtime.enter();
             readiness::register_readable(lane.bell())?
         };
-        self.runtime.spawn(answer_bell(self.clone(), lane.clone(), bell));
+        background::spawn_on(&self.runtime, answer_bell(self.clone(), lane.clone(), bell));
         self.activate(&lane);
         Ok(lane)
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::background;
 use crate::events::EventKind;
 use crate::exit::{ExitReason, StopReason};
 use crate::extension;
@@ -70,7 +71,7 @@ impl Supervise {
             ToSupervisor::Terminated if std::mem::replace(&mut live.terminated, true) => {}
             ToSupervisor::Terminated => {
                 let shared = self.shared.clone();
-                tokio::spawn(async move {
+                background::spawn(async move {
                     tokio::time::sleep(TERM_GRACE).await;
                     shared.command(Command::TermGrace { worker });
                 });
@@ -156,7 +157,7 @@ impl Supervise {
         let deadline = crate::child_spec::SHUTDOWN;
         self.drain(worker, StopReason::Signal, Some(deadline));
         let shared = self.shared.clone();
-        tokio::spawn(async move {
+        background::spawn(async move {
             tokio::time::sleep(deadline).await;
             shared.command(Command::TermDeadline { worker });
         });
@@ -202,7 +203,7 @@ impl Supervise {
         }
         if matches!(reason, ExitReason::Signal { signal: 15, .. }) && !self.stopping {
             let shared = self.shared.clone();
-            tokio::spawn(async move {
+            background::spawn(async move {
                 tokio::time::sleep(TERM_GRACE).await;
                 shared.command(Command::LateGone { worker, reason });
             });

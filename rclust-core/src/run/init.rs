@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::background;
 use crate::process::spawn::Program;
 
 /// Runs until the supervisor has ended; its exit code (128 + the signal's number, if one ended it) is the result.
@@ -32,7 +33,7 @@ async fn serve(program: &Program) -> io::Result<ExitCode> {
     for (kind, number) in forwarded {
         let mut stream = signal(kind)?;
         let sender = sender.clone();
-        tokio::spawn(async move {
+        background::spawn(async move {
             while stream.recv().await.is_some() {
                 if sender.send(number).await.is_err() {
                     return;

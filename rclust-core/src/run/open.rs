@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::background;
 use crate::child_spec::{Args, Launch};
 use crate::cluster::Cluster;
 use crate::error::{RunError, StartError};
@@ -78,7 +79,7 @@ pub(crate) fn open(decider: Decider, launches: Vec<Launch>) -> Result<Opened, St
     let (told, up) = oneshot::channel();
     let (stories, teller) = mpsc::channel(STORIES);
     let missed = Arc::new(AtomicU64::new(0));
-    home.teller.lock().replace(home.runtime.spawn(tell(teller, missed.clone())));
+    home.teller.lock().replace(background::spawn_on(&home.runtime, tell(teller, missed.clone())));
     let next_launch = launches.len() as u32;
     let launches: HashMap<u32, Launch> = (0..).zip(launches).collect();
     list(&shared, &decider, &launches, Slot::SUPERVISOR);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::background;
 use crate::child_spec::SHUTDOWN;
 use crate::error::{self, RunError, StartError};
 use crate::events::EventKind;
@@ -78,7 +79,7 @@ impl Supervise {
             return self.send(worker, &ToWorker::Stop { why, deadline }, Vec::new());
         }
         let shared = self.shared.clone();
-        tokio::spawn(async move {
+        background::spawn(async move {
             // Quiet, too late or gone: all mean that the stop goes on.
             let _ = tokio::time::timeout(DRAIN_LIMIT, told).await;
             shared.command(Command::StopNow { worker, why, deadline });
@@ -96,7 +97,7 @@ impl Supervise {
         }
         self.ask_to_stop(worker, StopReason::Shutdown, Some(SHUTDOWN));
         let shared = self.shared.clone();
-        tokio::spawn(async move {
+        background::spawn(async move {
             tokio::time::sleep(SHUTDOWN).await;
             shared.command(Command::TermDeadline { worker });
         });

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::background;
 use crate::child_spec::Launch;
 use crate::error::{RunError, StartError};
 use crate::events::EventKind;
@@ -355,7 +356,7 @@ impl Supervise {
             return self.tell_stop();
         }
         let shared = self.shared.clone();
-        tokio::spawn(async move {
+        background::spawn(async move {
             // Quiet, too late or gone: all mean that the stop goes on.
             let _ = tokio::time::timeout(QUIET_LIMIT, told).await;
             shared.command(Command::Quiet);
@@ -503,7 +504,7 @@ impl Supervise {
                 porter: None,
             },
         );
-        tokio::spawn(keeper::keep(worker, link, process, frames, self.events.clone()));
+        background::spawn(keeper::keep(worker, link, process, frames, self.events.clone()));
         self.story(Story::Started { worker, name: name.clone(), pid });
         self.shared.tell(EventKind::Forked, &name, Some(worker), Some(pid));
         let index = self.tree.place(worker.slot).map_or(0, |place| place.index);
