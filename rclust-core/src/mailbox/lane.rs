@@ -18,7 +18,7 @@ use crate::id::Slot;
 use crate::mailbox::beside::Parcel;
 use crate::mailbox::ring::{Corrupt, HEADER, Place, Reader, Writer};
 use crate::sys::descriptors;
-use crate::sys::memory::Mapping;
+use crate::sys::shared::Mapping;
 use crate::wire::control::{End, Ring, Sizes};
 
 /// Open asks in one lane; further ones wait until one has ended.

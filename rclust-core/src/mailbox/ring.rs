@@ -18,9 +18,8 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
-use crate::sys::memory::Mapping;
+use crate::sys::shared::{Mapping, Ordering, fence};
 
 const TAIL: usize = 0;
 const WAITING: usize = 8;
@@ -471,7 +470,10 @@ impl Reader {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, rclust_loom))]
+mod models;
+
+#[cfg(all(test, not(rclust_loom)))]
 mod tests {
     use super::*;
 

@@ -4,5 +4,8 @@ pub(crate) mod descriptors;
 pub(crate) mod identity;
 pub(crate) mod link;
 pub(crate) mod memory;
+#[cfg(all(test, rclust_loom))]
+pub(crate) mod model;
 pub(crate) mod process;
 pub(crate) mod readiness;
+pub(crate) mod shared;
