@@ -78,7 +78,7 @@ impl Letter<'_> {
 
     /// Where the record will end in this ring.
     pub(crate) fn end(&self, writer: &Writer) -> u64 {
-        writer.tail() + Place::record(self.need().payload) as u64
+        writer.tail().wrapping_add(Place::record(self.need().payload) as u64)
     }
 
     /// Hands what is beside the record to the supervisor, calls `before`, and commits the record. The caller has seen that there

@@ -2,7 +2,8 @@
 //!
 //! One writer, one reader, each a process that may die or lie at any moment. Positions are bytes since the ring was
 //! made and only grow; a record at position `p` lies at `p & (capacity - 1)`, and the last one before the end runs on
-//! into a slack of one largest record, so that every record is one piece.
+//! into a slack of one largest record, so that every record is one piece. Their arithmetic wraps: no honest ring comes near
+//! the end of 64 bits, but a liar's cursor may lie on its other side.
 //!
 //! ```text
 //! record   u32 length of the payload | u32 kind | payload | padding to 8 bytes        (native byte order)
@@ -202,8 +203,8 @@ impl Writer {
         while at != self.tail {
             let place = self.place.at(at);
             let head = self.map.load(place, Ordering::Relaxed);
-            let (len, kind) = self.place.head(head.to_ne_bytes(), self.tail - at)?;
-            at += Place::record(len) as u64;
+            let (len, kind) = self.place.head(head.to_ne_bytes(), self.tail.wrapping_sub(at))?;
+            at = at.wrapping_add(Place::record(len) as u64);
             if kind::descriptors(kind) > 0 {
                 let mut length = Vec::new();
                 if kind::is_large(kind) && len >= 8 {
@@ -244,7 +245,7 @@ impl Writer {
         let head = u64::from(payload.len() as u32) | u64::from(kind) << 32;
         self.map.write(at, &head.to_ne_bytes());
         self.map.write(at + RECORD_HEAD, payload);
-        self.tail += size as u64;
+        self.tail = self.tail.wrapping_add(size as u64);
         // The commit: from here on the record survives this process.
         self.map.store(self.place.header + TAIL, self.tail, Ordering::Release);
         self.tail
@@ -264,7 +265,7 @@ impl Writer {
         }
         self.done = done;
         self.prune();
-        self.heavy.iter().map(|heavy| heavy.large).fold(self.tail - done, u64::saturating_add)
+        self.heavy.iter().map(|heavy| heavy.large).fold(self.tail.wrapping_sub(done), u64::saturating_add)
     }
 
     /// Whether a record that needs this has room now.
@@ -300,7 +301,7 @@ impl Writer {
     }
 
     fn has_room(&mut self, size: usize) -> Result<bool, Corrupt> {
-        let room = |tail: u64, done: u64| self.place.capacity as u64 - (tail - done) >= size as u64;
+        let room = |tail: u64, done: u64| self.place.capacity as u64 - tail.wrapping_sub(done) >= size as u64;
         if room(self.tail, self.done) {
             return Ok(true);
         }
@@ -334,7 +335,7 @@ impl Writer {
         let sane = tail == self.tail
             && self.check(done).is_ok()
             && self.check(taken).is_ok()
-            && taken.wrapping_sub(done) <= tail - done;
+            && taken.wrapping_sub(done) <= tail.wrapping_sub(done);
         if spoilt || !sane {
             for word in [TAKEN, DONE, TAIL] {
                 self.map.store(self.place.header + word, self.tail, Ordering::Release);
@@ -400,7 +401,7 @@ impl Reader {
         if self.tail == self.taken && !self.look()? {
             return Ok(None);
         }
-        let available = self.tail - self.taken;
+        let available = self.tail.wrapping_sub(self.taken);
         if available < RECORD_HEAD as u64 {
             return Err(Corrupt("the writer's tail"));
         }
@@ -408,7 +409,7 @@ impl Reader {
         // The head is read once, as one word: the writer may change it under our eyes.
         let head = self.map.load(at, Ordering::Relaxed);
         let (len, kind) = self.place.head(head.to_ne_bytes(), available)?;
-        self.taken += Place::record(len) as u64;
+        self.taken = self.taken.wrapping_add(Place::record(len) as u64);
         self.map.store(self.place.header + TAKEN, self.taken, Ordering::Release);
         self.map.read(at + RECORD_HEAD, len, into);
         Ok(Some(kind))
@@ -423,7 +424,7 @@ impl Reader {
     pub(crate) fn done(&mut self) -> bool {
         self.done = self.taken;
         self.map.store(self.place.header + DONE, self.done, Ordering::Release);
-        self.done - self.told >= self.place.capacity as u64 / 4
+        self.done.wrapping_sub(self.told) >= self.place.capacity as u64 / 4
     }
 
     /// Whether the writer waits for room and must be woken; asking takes the duty to ring.
@@ -462,7 +463,7 @@ impl Reader {
 
     /// Whether so much was handled since the last `true` that the writer may want to give the ring's pages back.
     pub(crate) fn worth_telling_idle(&mut self) -> bool {
-        let worth = self.done - self.told_idle >= WORTH_RELEASING;
+        let worth = self.done.wrapping_sub(self.told_idle) >= WORTH_RELEASING;
         if worth {
             self.told_idle = self.done;
         }

@@ -256,6 +256,25 @@ mod tests {
     use crate::mailbox::lane::Lane;
 
     #[test]
+    fn a_cursor_on_the_other_side_of_zero_is_only_a_cursor() {
+        let board = Switchboard::default();
+        let (parts, _) = board.open(Slot(0), Slot(3)).unwrap();
+        let lane = Lane::open(board.open(Slot(0), Slot(3)).unwrap().0).unwrap();
+        let ring = Layout::new(parts.sizes).unwrap().messages_of(End::of(Slot(0), Slot(3)));
+        // The reader of a ring in which nothing was written yet says that it has come less far than to its beginning.
+        memory::poke(&*parts.memory, ring.done_word(), 0u64.wrapping_sub(8)).unwrap();
+        let mut out = lane.out.lock();
+        while out.push(0, &[0; 1000]).is_ok() {}
+        assert_eq!(out.wait_for_room(ring.largest_payload()), Ok(false));
+        assert_eq!(board.reader_died(Slot(3))[0].taken, 0);
+        out.reassert(false);
+        let next = Lane::open(board.open(Slot(3), Slot(0)).unwrap().0).unwrap();
+        let mut buffer = Vec::new();
+        next.inbox.lock().take(&mut buffer).unwrap().unwrap();
+        assert_eq!(buffer, [0; 1000], "what it had not taken waits for the next one");
+    }
+
+    #[test]
     fn what_a_dead_reader_had_in_hand_is_left_and_the_rest_waits() {
         let board = Switchboard::default();
         let (writer, made) = board.open(Slot(0), Slot(3)).unwrap();
