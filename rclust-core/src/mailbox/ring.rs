@@ -475,6 +475,9 @@ impl Reader {
 mod models;
 
 #[cfg(all(test, not(rclust_loom)))]
+mod properties;
+
+#[cfg(all(test, not(rclust_loom)))]
 mod tests {
     use super::*;
 
@@ -483,67 +486,6 @@ mod tests {
     fn map() -> Arc<Mapping> {
         let len = PLACE.data + PLACE.span();
         Arc::new(Mapping::new(Arc::new(crate::sys::memory::create("ring-test", len as u64).unwrap()), len).unwrap())
-    }
-
-    #[test]
-    fn records_arrive_as_a_queue_would_deliver_them() {
-        let mut rng = fastrand::Rng::with_seed(7);
-        let map = map();
-        let mut writer = Writer::open(map.clone(), PLACE, 1 << 20).unwrap();
-        let mut reader = Reader::open(map.clone(), PLACE).unwrap();
-        let mut model: VecDeque<(u32, Vec<u8>)> = VecDeque::new();
-        let mut buffer = Vec::new();
-        for round in 0..20_000u32 {
-            if rng.bool() {
-                let payload: Vec<u8> = (0..rng.usize(0..=PLACE.largest_payload())).map(|_| rng.u8(..)).collect();
-                match writer.push(round, &payload) {
-                    Ok(_) => model.push_back((round, payload)),
-                    Err(PushError::Full) => assert!(!model.is_empty(), "an empty ring has room"),
-                    Err(other) => panic!("{other:?}"),
-                }
-            } else {
-                buffer.clear();
-                let kind = reader.take(&mut buffer).unwrap();
-                assert_eq!(kind.map(|kind| (kind, buffer.clone())), model.pop_front(), "round {round}");
-                reader.done();
-            }
-            if rng.u8(..) == 0 {
-                writer = Writer::open(map.clone(), PLACE, 1 << 20).unwrap();
-            }
-            if rng.u8(..) == 0 {
-                reader = Reader::open(map.clone(), PLACE).unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn a_writer_that_lies_is_found_out() {
-        let mut rng = fastrand::Rng::with_seed(11);
-        let map = map();
-        let mut found = 0;
-        for _ in 0..50_000 {
-            for word in [TAIL, TAKEN, DONE] {
-                map.store(PLACE.header + word, 0, Ordering::Relaxed);
-            }
-            let Ok(mut reader) = Reader::open(map.clone(), PLACE) else { continue };
-            map.store(TAIL, rng.u64(..) >> rng.u32(0..64), Ordering::Relaxed);
-            for at in (PLACE.data..PLACE.data + 64).step_by(8) {
-                map.store(at, rng.u64(..) >> rng.u32(0..64), Ordering::Relaxed);
-            }
-            let mut buffer = Vec::new();
-            loop {
-                match reader.take(&mut buffer) {
-                    Ok(Some(_)) => assert!(buffer.len() <= 8 * PLACE.capacity, "taken more than was there"),
-                    Ok(None) => break,
-                    Err(_) => {
-                        found += 1;
-                        break;
-                    }
-                }
-                reader.done();
-            }
-        }
-        assert!(found > 40_000, "only {found} lies were found");
     }
 
     #[test]
