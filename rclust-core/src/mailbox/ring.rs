@@ -450,8 +450,10 @@ impl Reader {
     pub(crate) fn repair(&mut self, spoilt: bool) {
         let word = |word| self.map.load(self.place.header + word, Ordering::Acquire);
         let own = word(TAKEN) == self.taken && word(DONE) == self.done;
-        let tail = word(TAIL).wrapping_sub(self.taken);
-        if !spoilt && own && tail % 8 == 0 && tail <= self.place.capacity as u64 {
+        let tail = word(TAIL);
+        // The next writer counts its room from `done`: what is in hand takes some of it.
+        let sane = [self.taken, self.done].iter().all(|own| tail.wrapping_sub(*own) <= self.place.capacity as u64);
+        if !spoilt && own && sane && tail % 8 == 0 {
             return;
         }
         self.done = self.taken;

@@ -275,6 +275,22 @@ mod tests {
     }
 
     #[test]
+    fn a_tail_that_leaves_no_room_for_what_is_in_hand_does_not_shut_out_the_next_one() {
+        let board = Switchboard::default();
+        let (parts, _) = board.open(Slot(0), Slot(3)).unwrap();
+        let lane = Lane::open(board.open(Slot(0), Slot(3)).unwrap().0).unwrap();
+        let worker = Lane::open(board.open(Slot(3), Slot(0)).unwrap().0).unwrap();
+        worker.out.lock().push(0, &[1; 20]).unwrap();
+        lane.inbox.lock().take(&mut Vec::new()).unwrap().unwrap();
+        // A full ring, counted from what the supervisor has taken and not done.
+        let ring = Layout::new(parts.sizes).unwrap().messages_of(End::Second);
+        memory::poke(&*parts.memory, ring.tail_word(), 32 + ring.capacity as u64).unwrap();
+        board.reader_died(Slot(3));
+        lane.repair();
+        assert!(Lane::open(board.open(Slot(3), Slot(0)).unwrap().0).is_ok());
+    }
+
+    #[test]
     fn what_a_dead_reader_had_in_hand_is_left_and_the_rest_waits() {
         let board = Switchboard::default();
         let (writer, made) = board.open(Slot(0), Slot(3)).unwrap();
