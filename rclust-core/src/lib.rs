@@ -18,6 +18,9 @@ mod events;
 mod exit;
 #[doc(hidden)]
 pub mod extension;
+#[cfg(any(fuzzing, all(test, not(rclust_loom))))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod ipc;
 mod mailbox;

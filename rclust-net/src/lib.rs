@@ -13,6 +13,9 @@ mod axum;
 mod bind;
 mod connection;
 mod dispatch;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handoff;
 mod listener;
 mod load;

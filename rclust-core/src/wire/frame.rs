@@ -102,6 +102,12 @@ impl Decoder {
         }
         Ok(Some((value, descriptors)))
     }
+
+    /// Bytes of memory that it holds.
+    #[cfg(any(fuzzing, all(test, not(rclust_loom))))]
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
 }
 
 #[cfg(test)]
