@@ -12,11 +12,14 @@ use serde::de::DeserializeOwned;
 
 use crate::id::Slot;
 use crate::mailbox::lane::{Lane, Layout};
-use crate::mailbox::ring::{HEADER, Place, Reader, Writer};
-use crate::mailbox::switchboard::Switchboard;
+use crate::mailbox::ring::{HEADER, Need, Place, Reader, Writer};
+use crate::mailbox::switchboard::{Fate, Switchboard};
 use crate::sys::memory::{self, Mapping};
 use crate::wire::control::{End, ToSupervisor, ToWorker};
 use crate::wire::frame::{self, Decoder, HEAD};
+
+/// What may be beside the records of a ring here.
+const MOST_LARGE: u64 = 1 << 20;
 
 /// Takes an input apart; behind its end there are zeros.
 struct Input<'a>(&'a [u8]);
@@ -159,7 +162,7 @@ pub fn ring(data: &[u8]) {
         let (raw, early, spoilt) = (how & 4 != 0, how & 8 != 0, how & 16 != 0);
         wipe(map, *place, place.span());
         // Those who were there before, with a record or two behind them and perhaps one in hand.
-        let mut writer = Writer::open(map.clone(), *place).expect("an empty ring");
+        let mut writer = Writer::open(map.clone(), *place, MOST_LARGE).expect("an empty ring");
         let mut reader = Reader::open(map.clone(), *place).expect("an empty ring");
         for n in 0..how >> 6 {
             writer.push(n.into(), &[n; 24]).expect("an empty ring has room");
@@ -193,7 +196,7 @@ pub fn ring(data: &[u8]) {
         reader.worth_telling_idle();
         if early {
             for size in sizes {
-                let _ = writer.wait_for_room(size % place.largest_payload());
+                let _ = writer.wait_for_room(Need::plain(size % place.largest_payload()));
                 let _ = writer.push(1, &vec![7; size % place.largest_payload()]);
                 writer.reader_sleeps();
             }
@@ -205,7 +208,7 @@ pub fn ring(data: &[u8]) {
                 }
             } else {
                 reader.repair(spoilt);
-                let next = Writer::open(map.clone(), *place);
+                let next = Writer::open(map.clone(), *place, MOST_LARGE);
                 writer = next.expect("the next writer of a repaired ring");
             }
             if spoilt {
@@ -219,13 +222,13 @@ pub fn ring(data: &[u8]) {
 
 /// A writer that finds the ring as it is.
 fn write(map: &Arc<Mapping>, place: Place, sizes: [usize; 2], spoilt: bool) {
-    let Ok(mut writer) = Writer::open(map.clone(), place) else { return };
+    let Ok(mut writer) = Writer::open(map.clone(), place, MOST_LARGE) else { return };
     for size in sizes {
         let size = size % (place.largest_payload() + 1);
-        let room = writer.has_room_for(size);
+        let room = writer.has_room_for(Need::plain(size));
         let pushed = writer.push(1, &vec![7; size]);
         assert_eq!(room == Ok(true), pushed.is_ok());
-        let _ = writer.wait_for_room(size);
+        let _ = writer.wait_for_room(Need::plain(size));
         writer.reader_sleeps();
     }
     writer.release_if_empty().expect("pages to give back");
@@ -281,8 +284,8 @@ pub fn settle(data: &[u8]) {
             // An honest beginning, perhaps with something in hand on both sides.
             let dies = house.lane(DIES, STAYS).expect("a new lane");
             for n in 0..how & 3 {
-                stays.out.lock().push(0, &[n; 20]).expect("room");
-                dies.out.lock().push(0, &[n; 20]).expect("room");
+                stays.out.lock().writer.push(0, &[n; 20]).expect("room");
+                dies.out.lock().writer.push(0, &[n; 20]).expect("room");
             }
             if how & 4 != 0 {
                 stays.inbox.lock().take(&mut Vec::new()).expect("a sound ring");
@@ -302,8 +305,10 @@ pub fn settle(data: &[u8]) {
         if how & 16 != 0 {
             stays.distrust();
         }
-        for left in board.reader_died(DIES) {
-            assert!(left.peer == STAYS && left.in_hand.is_none_or(|bytes| bytes.len() <= rings[0].largest_payload()));
+        let (again, empty) = (how & 32 != 0, how & 64 != 0);
+        for left in board.process_died(DIES, Fate { again: &mut |_, _| again, empty }) {
+            assert!(left.peer == STAYS && left.dead.iter().all(|dead| dead.bytes.len() <= rings[0].largest_payload()));
+            assert!(left.dead.len() <= rings[0].capacity / 8, "more than a ring holds");
         }
         for place in [layout.messages_of(End::First), layout.replies_of(End::First)] {
             let word = |at| map.load(at as usize, Ordering::Acquire);

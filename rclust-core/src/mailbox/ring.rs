@@ -76,7 +76,7 @@ pub(crate) struct Need {
 
 impl Need {
     /// Of a record that has nothing beside it.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn plain(payload: usize) -> Need {
         Need { payload, ..Need::default() }
     }

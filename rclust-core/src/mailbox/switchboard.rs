@@ -254,6 +254,7 @@ fn read_record(pair: &Pair, ring: Place, at: u64, available: u64, taken: u64) ->
 mod tests {
     use super::*;
     use crate::mailbox::lane::Lane;
+    use crate::mailbox::ring::Need;
 
     #[test]
     fn a_cursor_on_the_other_side_of_zero_is_only_a_cursor() {
@@ -264,10 +265,10 @@ mod tests {
         // The reader of a ring in which nothing was written yet says that it has come less far than to its beginning.
         memory::poke(&*parts.memory, ring.done_word(), 0u64.wrapping_sub(8)).unwrap();
         let mut out = lane.out.lock();
-        while out.push(0, &[0; 1000]).is_ok() {}
-        assert_eq!(out.wait_for_room(ring.largest_payload()), Ok(false));
-        assert_eq!(board.reader_died(Slot(3))[0].taken, 0);
-        out.reassert(false);
+        while out.writer.push(0, &[0; 1000]).is_ok() {}
+        assert_eq!(out.writer.wait_for_room(Need::plain(ring.largest_payload())), Ok(false));
+        assert_eq!(board.process_died(Slot(3), Fate { again: &mut |_, _| false, empty: false })[0].taken.0, 0);
+        out.writer.reassert(false);
         let next = Lane::open(board.open(Slot(3), Slot(0)).unwrap().0).unwrap();
         let mut buffer = Vec::new();
         next.inbox.lock().take(&mut buffer).unwrap().unwrap();
@@ -280,12 +281,12 @@ mod tests {
         let (parts, _) = board.open(Slot(0), Slot(3)).unwrap();
         let lane = Lane::open(board.open(Slot(0), Slot(3)).unwrap().0).unwrap();
         let worker = Lane::open(board.open(Slot(3), Slot(0)).unwrap().0).unwrap();
-        worker.out.lock().push(0, &[1; 20]).unwrap();
+        worker.out.lock().writer.push(0, &[1; 20]).unwrap();
         lane.inbox.lock().take(&mut Vec::new()).unwrap().unwrap();
         // A full ring, counted from what the supervisor has taken and not done.
         let ring = Layout::new(parts.sizes).unwrap().messages_of(End::Second);
         memory::poke(&*parts.memory, ring.tail_word(), 32 + ring.capacity as u64).unwrap();
-        board.reader_died(Slot(3));
+        board.process_died(Slot(3), Fate { again: &mut |_, _| false, empty: false });
         lane.repair();
         assert!(Lane::open(board.open(Slot(3), Slot(0)).unwrap().0).is_ok());
     }

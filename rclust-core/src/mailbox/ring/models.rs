@@ -31,7 +31,7 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
 /// A new ring, whose next record lies at `start`.
 fn ring(without: Without, start: u64) -> (Arc<Mapping>, Writer, Reader) {
     let map = Arc::new(Mapping::model(&ONE, &BOTH, PLACE.data..PLACE.data + PLACE.span(), without));
-    let mut writer = Writer::open(map.clone(), PLACE).unwrap();
+    let mut writer = Writer::open(map.clone(), PLACE, 1 << 20).unwrap();
     let mut reader = Reader::open(map.clone(), PLACE).unwrap();
     while writer.tail() < start {
         writer.push(0, &[]).unwrap();
@@ -227,7 +227,8 @@ mod never_waiting_beside_room {
             match push(writer, next) {
                 Ok(_) => next += 1,
                 Err(PushError::Full) => {
-                    if !without.call("wait_for_room", || writer.wait_for_room(8)).unwrap() && !bell.hush() {
+                    if !without.call("wait_for_room", || writer.wait_for_room(Need::plain(8))).unwrap() && !bell.hush()
+                    {
                         break;
                     }
                 }
@@ -255,7 +256,10 @@ mod never_waiting_beside_room {
             }
             let (mut writer, next) = writing.join().unwrap();
             let waits = next <= 4 && !bell.hush();
-            assert!(!waits || !writer.has_room_for(8).unwrap(), "the writer waits, there is room, and nobody rang");
+            assert!(
+                !waits || !writer.has_room_for(Need::plain(8)).unwrap(),
+                "the writer waits, there is room, and nobody rang"
+            );
         });
     }
 
@@ -305,7 +309,7 @@ mod a_writer_that_is_killed {
                 // The supervisor has seen the death, rings (the dead one may have taken that duty with it), and starts the next.
                 drop(writer);
                 theirs.ring();
-                let mut next = Writer::open(map, PLACE).unwrap();
+                let mut next = Writer::open(map, PLACE, 1 << 20).unwrap();
                 let committed = ((next.tail() - 8) / 16) as usize;
                 if push(&mut next, 9).is_ok() && next.reader_sleeps() {
                     theirs.ring();

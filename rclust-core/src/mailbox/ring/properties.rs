@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// What may be beside the records.
+const MOST_LARGE: u64 = 1 << 20;
+
 fn map(place: Place) -> Arc<Mapping> {
     let len = place.data + place.span();
     Arc::new(Mapping::new(Arc::new(crate::sys::memory::create("ring-test", len as u64).unwrap()), len).unwrap())
@@ -132,7 +135,7 @@ impl Queue {
 
 fn play(place: Place, steps: &[Step]) {
     let map = map(place);
-    let mut writer = Writer::open(map.clone(), place).unwrap();
+    let mut writer = Writer::open(map.clone(), place, MOST_LARGE).unwrap();
     let mut reader = Reader::open(map.clone(), place).unwrap();
     let records = VecDeque::new();
     let mut queue = Queue { place, records, written: 0, taken: 0, done: 0, waiting: false, sleeping: false };
@@ -151,11 +154,11 @@ fn play(place: Place, steps: &[Step]) {
                 queue.done = queue.taken;
             }
             Step::HasRoom(size) => {
-                assert_eq!(writer.has_room_for(size.of(place)).unwrap(), queue.room(size.of(place)));
+                assert_eq!(writer.has_room_for(Need::plain(size.of(place))).unwrap(), queue.room(size.of(place)));
             }
             Step::WaitForRoom(size) => {
                 queue.waiting = true;
-                assert_eq!(writer.wait_for_room(size.of(place)).unwrap(), queue.room(size.of(place)));
+                assert_eq!(writer.wait_for_room(Need::plain(size.of(place))).unwrap(), queue.room(size.of(place)));
             }
             Step::WriterWaits => assert_eq!(reader.writer_waits(), std::mem::take(&mut queue.waiting)),
             Step::Sleep => {
@@ -163,7 +166,7 @@ fn play(place: Place, steps: &[Step]) {
                 assert_eq!(reader.sleep().unwrap(), queue.records.is_empty());
             }
             Step::ReaderSleeps => assert_eq!(writer.reader_sleeps(), std::mem::take(&mut queue.sleeping)),
-            Step::ReopenWriter => writer = Writer::open(map.clone(), place).unwrap(),
+            Step::ReopenWriter => writer = Writer::open(map.clone(), place, MOST_LARGE).unwrap(),
             // With something in hand the supervisor comes first.
             Step::ReopenReader if queue.taken == queue.done => {
                 reader = Reader::open(map.clone(), place).unwrap();
@@ -185,7 +188,7 @@ fn play(place: Place, steps: &[Step]) {
     }
     while queue.take(&mut reader) {}
     reader.done();
-    assert!(writer.has_room_for(place.capacity - RECORD_HEAD).unwrap(), "an empty ring is all room");
+    assert!(writer.has_room_for(Need::plain(place.capacity - RECORD_HEAD)).unwrap(), "an empty ring is all room");
 }
 
 /// A word that somebody wrote who should not have.
@@ -248,7 +251,7 @@ fn scribble(map: &Mapping, at: usize, word: Word) -> u64 {
 /// Whatever is in the memory, each call ends, with an answer or with `Corrupt`; the memory's bounds are `Mapping`'s to assert.
 fn suffer(place: Place, turns: &[Turn]) {
     let map = map(place);
-    let mut writer = Writer::open(map.clone(), place).unwrap();
+    let mut writer = Writer::open(map.clone(), place, MOST_LARGE).unwrap();
     let mut reader = Reader::open(map.clone(), place).unwrap();
     let mut bytes = Vec::new();
     for turn in turns {
@@ -282,7 +285,7 @@ fn suffer(place: Place, turns: &[Turn]) {
                 reader.done();
                 scribble(&map, place.header + TAIL, Word::Near(24));
                 reader.repair(true);
-                writer = Writer::open(map.clone(), place).unwrap();
+                writer = Writer::open(map.clone(), place, MOST_LARGE).unwrap();
                 assert!(writer.push(8, b"").is_ok());
                 assert_eq!(reader.take(&mut bytes), Ok(Some(8)));
                 reader.done();
@@ -317,10 +320,10 @@ fn suffer(place: Place, turns: &[Turn]) {
                     reader.done();
                 }
                 Step::HasRoom(size) => {
-                    let _ = writer.has_room_for(size.of(place));
+                    let _ = writer.has_room_for(Need::plain(size.of(place)));
                 }
                 Step::WaitForRoom(size) => {
-                    let _ = writer.wait_for_room(size.of(place));
+                    let _ = writer.wait_for_room(Need::plain(size.of(place)));
                 }
                 Step::WriterWaits => {
                     reader.writer_waits();
@@ -333,7 +336,7 @@ fn suffer(place: Place, turns: &[Turn]) {
                     writer.reader_sleeps();
                 }
                 Step::ReopenWriter => {
-                    if let Ok(next) = Writer::open(map.clone(), place) {
+                    if let Ok(next) = Writer::open(map.clone(), place, MOST_LARGE) {
                         writer = next;
                     }
                 }
