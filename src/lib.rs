@@ -23,6 +23,12 @@ pub mod cluster {
     pub use rclust_net as net;
 }
 
+/// Chapters beside the reference.
+pub mod guide {
+    #[doc = include_str!("../docs/messages.md")]
+    pub mod messages {}
+}
+
 #[doc(hidden)]
 pub mod __private {
     pub use rclust_core::__private::returns;

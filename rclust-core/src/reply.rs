@@ -29,10 +29,20 @@ use crate::wire::schema;
 pub const ASK_LIMIT: Duration = Duration::from_secs(30);
 
 /// A port in another process.
-struct Remote {
+pub(crate) struct Remote {
     endpoint: Arc<Endpoint>,
     asker: WorkerId,
     id: u64,
+    /// How often it has been sent on.
+    hops: u8,
+}
+
+/// A port that has left its message.
+pub(crate) enum Departed {
+    /// Our own question.
+    Ours(Sink),
+    /// Somebody else's, sent on.
+    Theirs(Remote),
 }
 
 enum State {
@@ -48,11 +58,12 @@ enum State {
 pub(crate) struct Cell(Mutex<State>);
 
 impl Cell {
-    /// The message with this port was committed: takes the value out. A port of our own gives its sink.
-    pub(crate) fn depart(&self) -> Option<Sink> {
+    /// The message with this port is committed: takes the value out.
+    pub(crate) fn depart(&self) -> Option<Departed> {
         match std::mem::replace(&mut *self.0.lock(), State::Empty) {
-            State::Local(sink) => Some(sink),
-            State::Remote(_) | State::Empty => None,
+            State::Local(sink) => Some(Departed::Ours(sink)),
+            State::Remote(remote) => Some(Departed::Theirs(remote)),
+            State::Empty => None,
         }
     }
 }
@@ -66,6 +77,17 @@ impl Drop for Cell {
 }
 
 impl Remote {
+    /// Tells the asker that its port is in a message to `to` now, in the record of our lane that ends there: that slot's death is
+    /// what it has to hear of.
+    pub(crate) fn moved(&self, to: Slot, end: u64) {
+        if to != self.asker.slot {
+            let mut text = to.0.to_le_bytes().to_vec();
+            text.extend(end.to_le_bytes());
+            text.push(self.hops.saturating_add(1));
+            self.say(sender::MOVED, &text);
+        }
+    }
+
     /// An answer's head: whose question it is for.
     fn head(&self, room: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(12 + room);
@@ -79,7 +101,7 @@ impl Remote {
         let mut bytes = self.head(text.len());
         bytes.extend(text);
         if self.asker.slot == self.endpoint.me().slot {
-            return self.endpoint.settle(what, &bytes, Vec::new());
+            return self.endpoint.settle(self.asker.slot, what, &bytes, Vec::new());
         }
         // No lane: the asker is gone for good, and nobody waits.
         if let Ok(lane) = self.endpoint.lane(self.asker.slot) {
@@ -90,15 +112,17 @@ impl Remote {
     fn answer(&self, value: Vec<u8>, aside: Aside) {
         // Ports inside an answer: their askers wait on this side, for whatever comes from there.
         for port in aside.ports {
-            if let Some(sink) = port.cell.depart() {
-                self.endpoint.pending().opened(port.id, sink, self.asker.slot, 0);
+            match port.cell.depart() {
+                Some(Departed::Ours(sink)) => self.endpoint.pending().opened(port.id, sink, self.asker.slot, 0),
+                // In an answer: whoever gets it is not taken for dead with a message.
+                Some(Departed::Theirs(_)) | None => {}
             }
         }
         let to_self = self.asker.slot == self.endpoint.me().slot;
         if to_self && aside.sockets.is_empty() {
             let mut bytes = self.head(value.len());
             bytes.extend(value);
-            return self.endpoint.settle(sender::ANSWER, &bytes, Vec::new());
+            return self.endpoint.settle(self.asker.slot, sender::ANSWER, &bytes, Vec::new());
         }
         let Ok(lane) = self.endpoint.lane(self.asker.slot) else { return };
         let mut parcel = Parcel { sockets: aside.sockets, ..Parcel::plain(sender::ANSWER, self.head(value.len())) };
@@ -187,14 +211,14 @@ impl<T> fmt::Debug for Reply<T> {
 impl<T> Serialize for Reply<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (me, id) = payload::note_port(&self.cell).map_err(S::Error::custom)?;
-        let (asker, id) = match &*self.cell.0.lock() {
-            State::Local(_) => (me, id),
-            State::Remote(remote) => (remote.asker, remote.id),
+        let address = match &*self.cell.0.lock() {
+            State::Local(_) => (me, id, 0),
+            State::Remote(remote) => (remote.asker, remote.id, remote.hops.saturating_add(1)),
             State::Empty => {
                 return Err(S::Error::custom(payload::refuse("a reply port that was already sent or answered")));
             }
         };
-        (asker, id).serialize(serializer)
+        address.serialize(serializer)
     }
 }
 
@@ -205,12 +229,12 @@ impl<'de, T> Deserialize<'de> for Reply<T> {
             // Nobody waits for it, so that nobody hears when it is dropped.
             return Ok(Reply { cell: Arc::new(Cell(Mutex::new(State::Empty))), _answer: PhantomData });
         }
-        let (asker, id) = <(WorkerId, u64)>::deserialize(deserializer)?;
+        let (asker, id, hops) = <(WorkerId, u64, u8)>::deserialize(deserializer)?;
         if !payload::decoding() {
             return Err(D::Error::custom("a reply port exists only inside a message that arrived"));
         }
         let endpoint = endpoint::current().ok_or_else(|| D::Error::custom("no cluster runs here"))?;
-        let state = State::Remote(Remote { endpoint, asker, id });
+        let state = State::Remote(Remote { endpoint, asker, id, hops });
         Ok(Reply { cell: Arc::new(Cell(Mutex::new(state))), _answer: PhantomData })
     }
 }

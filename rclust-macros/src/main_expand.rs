@@ -250,7 +250,9 @@ fn settings(args: &MainArgs, krate: &TokenStream) -> TokenStream {
         Some(Wanted::Auto) => quote!(.workers_auto()),
         Some(Wanted::Roles(_)) | None => TokenStream::new(),
     };
-    let threads = args.threads.as_ref().map(|threads| quote!(.threads(#threads)));
+    // One is what there is without the feature, too.
+    let more = args.threads.as_ref().filter(|threads| threads.to_string() != "1");
+    let threads = more.map(|threads| quote!(.threads(#threads)));
     let init = args.init.as_ref().map(|path| quote!(.init(#path)));
     quote!(#krate::Settings::new(#name) #workers #threads #init)
 }

@@ -34,6 +34,11 @@ enum Job {
         to: WorkerRef<Job>,
         reply: Reply<u64>,
     },
+    ForwardKeep {
+        to: WorkerRef<Job>,
+        reply: Reply<u64>,
+    },
+    Kept(Reply<usize>),
     Report(u64),
     Introduce(String, Reply<u64>),
     PoolSize(String, Reply<usize>),
@@ -124,6 +129,8 @@ impl cluster::Worker for Actor {
                 }
             }
             Job::Forward { to, reply } => to.send(Job::Count(reply)).await?,
+            Job::ForwardKeep { to, reply } => to.send(Job::Keep(reply)).await?,
+            Job::Kept(reply) => reply.send(self.kept.len()),
             Job::Report(n) => cx.supervisor().send(Job::Note(n)).await?,
             Job::Introduce(path, reply) => {
                 let other = cx.worker::<Actor>(&path)?;
@@ -317,6 +324,21 @@ async fn asks_end() -> Outcome {
     b.send(Job::Bytes(vec![0; 77])).await?;
     let forwarded = a.ask(|reply| Job::Forward { to: b.clone(), reply }).await;
     ensure!(forwarded == Ok(77), "{forwarded:?}");
+    // Sent on, taken by a worker that dies: the asker hears of it at once, though it never spoke with that one.
+    for round in 1..=5 {
+        let begun = Instant::now();
+        let asked = tokio::spawn(a.ask(|reply| Job::ForwardKeep { to: b.clone(), reply }));
+        tokio::task::yield_now().await;
+        while b.ask(Job::Kept).await? == 0 {
+            ensure!(begun.elapsed() < Duration::from_secs(10), "it never came");
+        }
+        kill(b.ask(Job::Pid).await?);
+        match asked.await? {
+            Err(AskError::Died { reason: ExitReason::Signal { signal: 9, .. }, .. }) => {}
+            other => anyhow::bail!("round {round}: {other:?}"),
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(10), "round {round}");
+    }
     // By name, from worker to worker.
     let pid = b.ask(Job::Pid).await?;
     ensure!(a.ask(|reply| Job::Introduce("b".into(), reply)).await == Ok(u64::from(pid)));

@@ -222,6 +222,9 @@ impl Control {
                     self.fire(&PeerDown { worker, name, reason });
                 }
             }
+            ToWorker::MovedDied { writer, reader, taken, reason } => {
+                endpoint.moved_died(writer, reader, taken, &reason);
+            }
             ToWorker::Pool { path, members } => endpoint.pool_changed(&path, members),
             ToWorker::PeerGone { slot } => {
                 endpoint.peer_gone(slot);
@@ -285,6 +288,10 @@ impl Upstream for ThroughControl {
             let ask = || self.0.say(&ToSupervisor::Fetch { from: tag.peer, ring: tag.ring, end: tag.end });
             self.0.porter()?.fetch(tag, descriptors, ask).await
         })
+    }
+
+    fn track(&self, reader: Slot, writer: Slot, end: u64) {
+        self.0.say(&ToSupervisor::Track { reader, writer, end });
     }
 
     fn handled(&self, tag: Tag) {

@@ -51,6 +51,8 @@ pub(crate) trait Upstream: Send + Sync {
     ///
     /// Dropped before completion, it is lost with the record.
     fn fetch(&self, tag: Tag, descriptors: usize) -> BoxFuture<'_, io::Result<Vec<OwnedFd>>>;
+    /// A port of ours is in the record of `writer`'s lane to `reader` that ends there: we want to hear of the death that takes it.
+    fn track(&self, reader: Slot, writer: Slot, end: u64);
     /// What [`Upstream::fetch`] brought is needed no more (a large payload is kept until then).
     fn handled(&self, tag: Tag);
 }
@@ -270,6 +272,21 @@ impl Endpoint {
         }
     }
 
+    /// A port of ours was sent on.
+    fn moved(&self, via: Slot, id: u64, value: &[u8]) {
+        let [s0, s1, s2, s3, end @ .., hops] = value else { return };
+        let (to, Ok(end)) = (Slot(u32::from_le_bytes([*s0, *s1, *s2, *s3])), end.try_into()) else { return };
+        let end = u64::from_le_bytes(end);
+        if self.pending.lock().moved(id, via, to, end, *hops) {
+            self.upstream.track(to, via, end);
+        }
+    }
+
+    /// An incarnation of `reader` died, or its slot was given up; it had taken `writer`'s messages up to `taken`.
+    pub(crate) fn moved_died(&self, writer: Slot, reader: Slot, taken: u64, reason: &ExitReason) {
+        self.pending.lock().moved_died(writer, reader, taken, reason);
+    }
+
     /// An incarnation of `peer` died; it had taken our messages up to `taken`.
     pub(crate) fn peer_died(self: &Arc<Self>, peer: Slot, taken: u64, reason: &ExitReason) {
         // What it had answered is answered, also if nobody has looked yet. A ring that it spoilt is found by its bell's task.
@@ -342,7 +359,7 @@ impl Endpoint {
                     if heavy {
                         self.settle_later(lane.peer, kind, end, std::mem::take(&mut bytes));
                     } else {
-                        self.settle(kind, &bytes, Vec::new());
+                        self.settle(lane.peer, kind, &bytes, Vec::new());
                     }
                 }
                 None => {
@@ -367,7 +384,7 @@ impl Endpoint {
         let tag = Tag { peer: from, ring: Ring::Replies, end };
         self.spawn(async move {
             match own.fetch(tag, what, &mut bytes).await {
-                Ok((None, sockets)) => own.settle(what, &bytes, sockets),
+                Ok((None, sockets)) => own.settle(from, what, &bytes, sockets),
                 Ok((Some(sealed), sockets)) => {
                     if let Some(id) = own.asked_by_us(&bytes) {
                         own.pending.lock().settle(id, Outcome::Answered { body: Body::Large(sealed), sockets });
@@ -391,10 +408,11 @@ impl Endpoint {
     }
 
     /// Hands an answer to its asker.
-    pub(crate) fn settle(&self, what: u32, bytes: &[u8], sockets: Vec<OwnedFd>) {
+    pub(crate) fn settle(&self, from: Slot, what: u32, bytes: &[u8], sockets: Vec<OwnedFd>) {
         let Some(id) = self.asked_by_us(bytes) else { return };
         let value = &bytes[12..];
         let outcome = match kind::what(what) {
+            sender::MOVED => return self.moved(from, id, value),
             sender::ANSWER => Outcome::Answered { body: Body::Inline(value.to_vec()), sockets },
             sender::DROPPED => Outcome::Dropped,
             _ => Outcome::Unanswerable(String::from_utf8_lossy(value).into_owned()),

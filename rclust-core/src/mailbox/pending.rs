@@ -31,6 +31,8 @@ struct Entry {
     sink: Sink,
     asked: Slot,
     position: u64,
+    /// Sent on: by whom last, and how often. `asked` and `position` are then of that one's lane.
+    via: Option<(Slot, u8)>,
 }
 
 /// All open asks of one process.
@@ -46,7 +48,7 @@ impl Pending {
             // Before growing: those whose asker has gone away (time-outs) are not waited for.
             self.open.retain(|_, entry| !entry.sink.is_closed());
         }
-        self.open.insert(id, Entry { sink, asked, position });
+        self.open.insert(id, Entry { sink, asked, position, via: None });
     }
 
     /// An outcome arrived. Unknown ids (answered, timed out, forged) are ignored.
@@ -57,14 +59,35 @@ impl Pending {
         }
     }
 
+    /// The port of an open ask was sent on by `via` to `to`, in the record of their lane that ends at `end`. `false`: nobody waits,
+    /// or it is old news.
+    pub(crate) fn moved(&mut self, id: u64, via: Slot, to: Slot, end: u64, hops: u8) -> bool {
+        match self.open.get_mut(&id) {
+            Some(entry) if entry.via.is_none_or(|(_, before)| hops > before) => {
+                (entry.asked, entry.position, entry.via) = (to, end, Some((via, hops)));
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// An incarnation of `asked` died after taking everything up to `taken`: those asks fail, later ones go on waiting.
     pub(crate) fn died(&mut self, asked: Slot, taken: u64, reason: &ExitReason) {
-        self.fail(|entry| entry.asked == asked && entry.position <= taken, || Outcome::Died(reason.clone()));
+        let which = |entry: &Entry| entry.via.is_none() && entry.asked == asked && entry.position <= taken;
+        self.fail(which, || Outcome::Died(reason.clone()));
+    }
+
+    /// The same for ports that `via` had sent on.
+    pub(crate) fn moved_died(&mut self, via: Slot, asked: Slot, taken: u64, reason: &ExitReason) {
+        let which = |entry: &Entry| {
+            entry.via.is_some_and(|(last, _)| last == via) && entry.asked == asked && entry.position <= taken
+        };
+        self.fail(which, || Outcome::Died(reason.clone()));
     }
 
     /// `asked` will never be filled again.
     pub(crate) fn closed(&mut self, asked: Slot) {
-        self.fail(|entry| entry.asked == asked, || Outcome::Closed);
+        self.fail(|entry| entry.via.is_none() && entry.asked == asked, || Outcome::Closed);
     }
 
     fn fail(&mut self, which: impl Fn(&Entry) -> bool, outcome: impl Fn() -> Outcome) {
@@ -98,7 +121,14 @@ mod tests {
         assert!(matches!(ends[0].try_recv(), Ok(Outcome::Died(ExitReason::Code(3)))));
         assert!(matches!(ends[1].try_recv(), Ok(Outcome::Died(ExitReason::Code(3)))));
         assert!(ends[2].try_recv().is_err() && ends[3].try_recv().is_err());
-        assert_eq!(pending.len(), 2);
+        assert_eq!(pending.len(), 2, "3 and 4");
+        assert!(pending.moved(4, Slot(6), Slot(5), 64, 1));
+        assert!(pending.moved(4, Slot(5), Slot(7), 32, 2) && !pending.moved(4, Slot(6), Slot(5), 64, 1), "old news");
+        pending.died(Slot(6), 1000, &ExitReason::Unknown);
+        pending.moved_died(Slot(6), Slot(5), 1000, &ExitReason::Unknown);
+        assert!(ends[3].try_recv().is_err(), "it is elsewhere");
+        pending.moved_died(Slot(5), Slot(7), 32, &ExitReason::Code(4));
+        assert!(matches!(ends[3].try_recv(), Ok(Outcome::Died(ExitReason::Code(4)))));
         pending.settle(1, Outcome::Dropped);
         pending.closed(Slot(5));
         assert!(matches!(ends[2].try_recv(), Ok(Outcome::Closed)));

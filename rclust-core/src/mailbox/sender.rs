@@ -9,6 +9,7 @@ use crate::mailbox::beside::{Large, Letter, Parcel};
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::lane::{Lane, Wake};
 use crate::mailbox::ring::{Corrupt, Need, PushError, Writer};
+use crate::reply::{Departed, Remote};
 use crate::wire::control::Ring;
 use crate::wire::payload::{self, Aside};
 
@@ -21,6 +22,8 @@ pub(crate) const ANSWER: u32 = 0;
 pub(crate) const DROPPED: u32 = 1;
 /// A text: why the answer cannot come.
 pub(crate) const UNANSWERABLE: u32 = 2;
+/// Slot (u32), position (u64), hops (u8): the port is in a message of this record's writer to that slot now.
+pub(crate) const MOVED: u32 = 3;
 
 /// Why a message did not go.
 #[derive(Debug)]
@@ -144,6 +147,7 @@ pub(crate) fn commit(
         large: large.as_ref(),
         sockets: &aside.sockets,
     };
+    let mut moved = Vec::new();
     let mut out = lane.out.lock();
     if lane.is_closed() {
         return Err(Refused::Closed);
@@ -151,10 +155,14 @@ pub(crate) fn commit(
     if letter.is_plain() && aside.ports.is_empty() {
         push_plain(&mut out.writer, &letter)?;
     } else {
-        commit_with(endpoint, lane, &letter, aside, &mut out.writer)?;
+        commit_with(endpoint, lane, &letter, aside, &mut out.writer, &mut moved)?;
     }
     let wake = out.batch.committed(bytes.len());
     drop(out);
+    // Ports of others that were sent on: not under the lock, this goes through another lane.
+    for (remote, end) in moved {
+        remote.moved(lane.peer, end);
+    }
     // What is beside a record costs its reader a round trip more, so it may begin at once.
     wake_for(endpoint, lane, if letter.is_plain() { wake } else { Wake::Now });
     Ok(())
@@ -167,25 +175,34 @@ fn commit_with(
     letter: &Letter<'_>,
     aside: &Aside,
     writer: &mut Writer,
+    moved: &mut Vec<(Remote, u64)>,
 ) -> Result<(), Refused> {
     if !writer.has_room_for(letter.need())? {
         return Err(Refused::Full);
     }
     let end = letter.end(writer);
-    let open = |ports: &[payload::Port]| {
-        for port in ports {
-            if let Some(sink) = port.cell.depart() {
-                endpoint.pending().opened(port.id, sink, lane.peer, end);
+    let mut theirs = Vec::new();
+    let mut open = || {
+        for port in &aside.ports {
+            match port.cell.depart() {
+                Some(Departed::Ours(sink)) => endpoint.pending().opened(port.id, sink, lane.peer, end),
+                Some(Departed::Theirs(remote)) => theirs.push(remote),
+                None => {}
             }
         }
     };
     // The answer may come before the push returns, so the question is noted first.
     if letter.is_plain() {
-        open(&aside.ports);
-        return push_plain(writer, letter);
+        open();
+        push_plain(writer, letter)?;
+    } else {
+        // What is beside it may be refused still: until then the ports stay in the message.
+        letter.push_heavy(endpoint, (lane.peer, Ring::Messages), writer, open)?;
     }
-    // What is beside it may be refused still: until then the ports stay in the message.
-    letter.push_heavy(endpoint, (lane.peer, Ring::Messages), writer, || open(&aside.ports))
+    for remote in theirs {
+        moved.push((remote, end));
+    }
+    Ok(())
 }
 
 #[inline]

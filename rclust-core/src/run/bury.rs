@@ -127,6 +127,8 @@ impl Supervise {
             let bytes = self.whole(slot, peer, &record);
             self.dead_letter(gone.worker, &gone.name, peer, DeadReason::Closed, bytes);
         }
+        self.tell_tracks(peer, slot, u64::MAX, &ExitReason::NotRunning);
+        self.tracks.forget(peer, slot);
         for ring in [Ring::Messages, Ring::Replies] {
             self.shared.depot.reader_died((peer, slot, ring), u64::MAX);
             self.shared.depot.reader_died((slot, peer, ring), u64::MAX);

@@ -88,6 +88,7 @@ impl Supervise {
                 self.dead_letter(worker, &name, from, DeadReason::Undecodable(error), bytes);
             }
             ToSupervisor::Watch { slot } => self.watch(worker, slot),
+            ToSupervisor::Track { reader, writer, end } => self.track(worker.slot, reader, writer, end),
             ToSupervisor::LaneClosed { peer } => self.lane_closed(peer, worker.slot),
             ToSupervisor::Fetch { from, ring, end } => self.fetch(worker, Tag { peer: from, ring, end }),
             ToSupervisor::Handled { from, ring, end } => {

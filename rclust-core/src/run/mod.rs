@@ -12,4 +12,5 @@ pub(crate) mod perform;
 pub(crate) mod porter;
 pub(crate) mod shared;
 pub(crate) mod supervise;
+pub(crate) mod tracks;
 pub(crate) mod work;

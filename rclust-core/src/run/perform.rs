@@ -203,6 +203,7 @@ impl Supervise {
         self.shared.depot.remove_porter(worker.slot);
         for left in self.what_it_left(worker) {
             self.bury(worker, &name, reason, &left);
+            self.tell_tracks(left.peer, worker.slot, left.taken.0, reason);
             if left.peer == Slot::SUPERVISOR {
                 self.endpoint.peer_died(worker.slot, left.taken.0, reason);
                 continue;

@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Call { request: Request, launches: Vec<Launch>, answer: oneshot::Sender<Answer> },
     /// An action of a player that holds the tree.
     Perform(Action),
+    /// A reply port of the body's is in a message of `writer` to `reader`.
+    Track { reader: Slot, writer: Slot, end: u64 },
     /// A slot's worker did what no worker of ours does.
     Distrust { slot: Slot, error: String },
 }
@@ -202,6 +204,10 @@ impl Upstream for InSupervisor {
             Given::Descriptors(fds) => Ok(fds),
             Given::Gone => Err(io::Error::other("its sender did not send it")),
         })))
+    }
+
+    fn track(&self, reader: Slot, writer: Slot, end: u64) {
+        self.0.command(Command::Track { reader, writer, end });
     }
 
     fn handled(&self, tag: Tag) {

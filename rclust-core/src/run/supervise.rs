@@ -29,6 +29,7 @@ use crate::run::keeper::{self, FromWorker};
 use crate::run::open::{self, Setup};
 use crate::run::porter::Porter;
 use crate::run::shared::{Command, Shared};
+use crate::run::tracks::Tracks;
 use crate::sys::identity::Identity;
 use crate::trace::Story;
 use crate::tree::event::{Action, Answer as Managed, CallId, Event, GiveUp, Request as Management, Time};
@@ -124,6 +125,8 @@ pub(crate) struct Supervise {
     pub(crate) again: HashMap<Slot, Again>,
     /// Lanes of slots that are gone with peers that may still write there: (slot, peer).
     pub(crate) closing: HashMap<(Slot, Slot), Gone>,
+    /// Reply ports that were sent on.
+    pub(crate) tracks: Tracks,
     /// Who has looked up a pool, by its path.
     pub(crate) pool_users: HashMap<String, HashSet<WorkerId>>,
     /// Who wants to hear of a slot's next end.
@@ -241,6 +244,7 @@ fn prepare(
                 last: HashMap::new(),
                 again: HashMap::new(),
                 closing: HashMap::new(),
+                tracks: Tracks::default(),
                 pool_users: HashMap::new(),
                 watchers: HashMap::new(),
                 extension,
@@ -420,6 +424,7 @@ impl Supervise {
             Command::RefusedListen { worker, address, error } => {
                 self.story(Story::Refused { worker, name: self.shared.name(worker.slot), address, error });
             }
+            Command::Track { reader, writer, end } => self.track(Slot::SUPERVISOR, reader, writer, end),
             Command::Distrust { slot, error } => {
                 let current = self.live.keys().find(|worker| worker.slot == slot).copied();
                 if let Some(worker) = current {

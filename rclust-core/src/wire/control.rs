@@ -115,6 +115,17 @@ pub(crate) enum ToWorker {
         /// Whether you watch it.
         watched: bool,
     },
+    /// A process that had taken (or will never take) messages with reply ports of yours is gone.
+    MovedDied {
+        /// Who had sent them on.
+        writer: Slot,
+        /// Who died.
+        reader: Slot,
+        /// How far it had taken.
+        taken: u64,
+        /// Why it ended.
+        reason: ExitReason,
+    },
     /// A pool that you have looked up has these members now.
     Pool {
         /// Its path.
@@ -168,6 +179,15 @@ pub(crate) enum ToSupervisor {
     CorruptLane {
         /// The writer.
         peer: Slot,
+    },
+    /// A reply port of mine is in a message of `writer` to `reader`: tell me of the death that takes it.
+    Track {
+        /// Who reads it.
+        reader: Slot,
+        /// Who sent it on.
+        writer: Slot,
+        /// The position behind the record.
+        end: u64,
     },
     /// I have heard that this slot is gone, and write nothing more to it.
     LaneClosed {
