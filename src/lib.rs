@@ -21,6 +21,8 @@ pub mod cluster {
     pub use rclust_macros::main;
     #[doc(inline)]
     pub use rclust_net as net;
+    #[doc(inline)]
+    pub use rclust_net::testing;
 }
 
 /// Chapters beside the reference.

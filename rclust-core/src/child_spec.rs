@@ -75,6 +75,14 @@ impl Launch {
     }
 }
 
+impl Launch {
+    /// The first setting that only a process of its own can have: a thread (in-process mode) cannot honour it.
+    pub(crate) fn needs_process(&self) -> Option<&'static str> {
+        let settings = [("stdin(Stdin::Inherit)", self.stdin), ("kill_group(true)", self.kill_group)];
+        settings.into_iter().find(|(_, set)| *set).map(|(setting, _)| setting)
+    }
+}
+
 /// No arguments have been given.
 #[derive(Debug)]
 pub enum Unset {}

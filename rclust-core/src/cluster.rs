@@ -11,6 +11,7 @@ use crate::mailbox::dead::{Dead, DeadLetters, DeadReason};
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::receiver::Receiver;
 use crate::pool_ref::{self, PoolRef};
+use crate::run::probe;
 use crate::run::shared::{Command, Shared};
 use crate::supervisor_ref::{DynamicRef, SupervisorRef};
 use crate::worker::{Message, Worker};
@@ -57,12 +58,7 @@ impl Cluster {
     #[must_use]
     pub fn inbox<M: Message>(&self) -> Inbox<M> {
         let shared = &self.root.shared;
-        Inbox {
-            receiver: shared.inbox.clone(),
-            endpoint: self.root.endpoint.clone(),
-            dead: shared.dead.clone(),
-            _message: PhantomData,
-        }
+        Inbox::new(shared.inbox.clone(), self.root.endpoint.clone(), shared.dead.clone(), None)
     }
 
     /// The dead letters: messages that were in hand of a worker that died, and messages that could not be decoded.
@@ -126,12 +122,24 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// The typed inbox of the supervisor's body.
+/// The typed inbox of the supervisor's body, or of a test's [probe](crate::testing::probe).
 pub struct Inbox<M> {
     receiver: Arc<tokio::sync::Mutex<Option<Receiver>>>,
     endpoint: Arc<Endpoint>,
     dead: Dead,
+    _probe: Option<probe::Guard>,
     _message: PhantomData<fn() -> M>,
+}
+
+impl<M> Inbox<M> {
+    pub(crate) fn new(
+        receiver: Arc<tokio::sync::Mutex<Option<Receiver>>>,
+        endpoint: Arc<Endpoint>,
+        dead: Dead,
+        probe: Option<probe::Guard>,
+    ) -> Inbox<M> {
+        Inbox { receiver, endpoint, dead, _probe: probe, _message: PhantomData }
+    }
 }
 
 impl<M: Message> Inbox<M> {
@@ -144,7 +152,10 @@ impl<M: Message> Inbox<M> {
         let receiver = receiver.get_or_insert_with(|| Receiver::new(self.endpoint.clone(), None));
         loop {
             let from = receiver.next().await;
-            let decoded = if receiver.is_heavy() { receiver.decode_heavy().await } else { receiver.decode() };
+            let decoded = match receiver.is_heavy() {
+                true => receiver.decode_heavy().await,
+                false => self.endpoint.within(|| receiver.decode()),
+            };
             if let Err(error) = &decoded {
                 let (me, reason) = (self.endpoint.me(), DeadReason::Undecodable(error.clone()));
                 self.dead.put(me, self.endpoint.name(), from, reason, receiver.bytes().to_vec());

@@ -125,7 +125,7 @@ pub enum StartError {
     /// This process never passed [`boot`](crate::boot).
     #[error(
         "this process was not booted by rclust: annotate `main` with #[cluster::main(workers(..))] or call rclust::boot \
-         (in unit tests of your own code: there is no cluster in a test process)"
+         (in a test: cluster::testing::start)"
     )]
     NotBooted,
     /// This process is a worker.
@@ -151,6 +151,15 @@ pub enum StartError {
         role: String,
         /// The listed types.
         listed: String,
+    },
+    /// A child is set up in a way that only a process of its own can be, and this cluster's workers are threads
+    /// (`cluster::testing`).
+    #[error("{child} sets `{setting}`, which needs a process of its own: the workers of cluster::testing are threads")]
+    NeedsProcess {
+        /// The child's path, or `Settings`.
+        child: String,
+        /// The setting.
+        setting: &'static str,
     },
     /// A child's arguments could not be encoded.
     #[error("the arguments of child `{child}` cannot be encoded: {error}")]

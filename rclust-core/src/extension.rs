@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::context::{ShutdownSignal, say_ready};
 use crate::id::{Slot, WorkerId};
 use crate::ipc::control::Control;
-use crate::mailbox::endpoint::Endpoint;
+use crate::mailbox::endpoint::{self, Endpoint};
 use crate::run::shared::{Command, Shared};
 use crate::wire::control::ToSupervisor;
 
@@ -121,21 +121,29 @@ impl fmt::Debug for Supervisor {
 pub struct Here {
     control: Arc<Control>,
     endpoint: Arc<Endpoint>,
-    /// Whether its first listener makes this worker ready (else `start` does, by returning).
-    ready_by_listening: bool,
 }
 
-static HERE: std::sync::OnceLock<Here> = std::sync::OnceLock::new();
-
 impl Here {
-    pub(crate) fn install(control: Arc<Control>, endpoint: Arc<Endpoint>, ready_by_listening: bool) {
-        let _ = HERE.set(Here { control, endpoint, ready_by_listening });
-    }
-
     /// The worker that this code runs in; `None` outside a cluster and in the supervisor.
     #[must_use]
     pub fn worker() -> Option<Here> {
-        HERE.get().cloned()
+        let endpoint = endpoint::current()?;
+        Some(Here { control: endpoint.control()?.clone(), endpoint })
+    }
+
+    /// What the extension keeps for this worker; made at first use.
+    #[must_use]
+    pub fn kept<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let kept = self.control.kept.get_or_init(|| Arc::new(T::default())).clone();
+        // There is one extension, and it keeps one type.
+        kept.downcast().unwrap_or_default()
+    }
+
+    /// Does what only a living worker may do: a thread that plays one (in tests) may live on when its worker is dead and its
+    /// successor has begun. `None`: it is dead, nothing was done. `act` must not wait, the worker's death waits for it.
+    pub fn while_alive<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+        let _alive = self.endpoint.alive()?;
+        Some(act())
     }
 
     /// Asks the extension in the supervisor.
@@ -155,7 +163,7 @@ impl Here {
 
     /// This worker listens: a body's worker is ready with that.
     pub fn listens(&self) {
-        if self.ready_by_listening {
+        if self.control.ready_by_listening {
             say_ready(&self.endpoint, &self.control);
         }
     }

@@ -35,6 +35,7 @@ mod socket;
 mod supervisor;
 mod supervisor_ref;
 mod sys;
+pub mod testing;
 mod trace;
 #[doc(hidden)]
 pub mod tree;

@@ -36,7 +36,7 @@ impl Processes {
         let (sender, events) = mpsc::channel();
         let encode = move |worker| payload::encode_plain(&args(worker));
         let launch = Launch::new(Role::of::<W>(), Args::Each(Box::new(encode)));
-        let (shared, endpoint, _up) = open::open(Decider::Player(sender), vec![launch])?;
+        let (shared, endpoint, _up) = open::open(open::home()?, Decider::Player(sender), vec![launch])?;
         Ok(Processes { shared, endpoint, events, begun: Instant::now() })
     }
 

@@ -28,6 +28,8 @@ use crate::wire::schema;
 /// How long an [`ask`](crate::WorkerRef::ask) waits when no other limit is given.
 pub const ASK_LIMIT: Duration = Duration::from_secs(30);
 
+const NOBODY: WorkerId = WorkerId { slot: Slot(0), incarnation: Incarnation(0) };
+
 /// A port in another process.
 pub(crate) struct Remote {
     endpoint: Arc<Endpoint>,
@@ -157,7 +159,10 @@ impl<T: Serialize> Reply<T> {
     /// lane's largest message, reaches the asker as [`AskError::Unsendable`].
     pub fn send(self, value: T) {
         let state = std::mem::replace(&mut *self.cell.0.lock(), State::Empty);
-        let me = endpoint::current().map_or(WorkerId { slot: Slot(0), incarnation: Incarnation(0) }, |own| own.me());
+        let me = match &state {
+            State::Remote(remote) => remote.endpoint.me(),
+            State::Local(_) | State::Empty => endpoint::current().map_or(NOBODY, |own| own.me()),
+        };
         let mut bytes = Vec::new();
         let encoded = payload::encode(&value, me, &mut bytes);
         match (state, encoded) {
@@ -373,7 +378,10 @@ async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result
         Ok(receiver.await.unwrap_or(Outcome::Dropped))
     };
     match tokio::time::timeout(limit, exchange).await {
-        Ok(outcome) => read(outcome?, &to),
+        Ok(outcome) => {
+            let outcome = outcome?;
+            endpoint.within(|| read(outcome, &to))
+        }
         Err(_) => Err(AskError::Timeout { to, after: limit }),
     }
 }

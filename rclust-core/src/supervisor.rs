@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::child_spec::{IntoChild, Launches, Piece};
+use crate::child_spec::{IntoChild, Launch, Launches, Piece};
 use crate::cluster::Cluster;
 use crate::error::StartError;
 use crate::run::open;
@@ -135,12 +135,18 @@ impl Supervisor {
     /// dropped with the body.
     /// # Cancel safety
     /// Dropped before completion, the tree goes on starting; it is stopped when `main` ends.
-    pub async fn start(mut self) -> Result<Cluster, StartError> {
+    pub async fn start(self) -> Result<Cluster, StartError> {
+        let (plan, launches) = self.parts()?;
+        open::start(plan, launches).await
+    }
+
+    /// What decides, and what is run.
+    pub(crate) fn parts(mut self) -> Result<(SupervisorPlan, Vec<Launch>), StartError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
         let launches = std::mem::take(&mut self.launches);
-        open::start(self.plan(), launches.0).await
+        Ok((self.plan(), launches.0))
     }
 }
 

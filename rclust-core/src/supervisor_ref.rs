@@ -67,7 +67,7 @@ impl SupervisorRef {
         let mut launches = Launches::default();
         let piece = child.into_child(&mut launches).map_err(ManageError::Child)?;
         let name = piece.0.name.clone();
-        crate::run::open::check_child(&piece.0, &launches.0).map_err(ManageError::Child)?;
+        crate::run::open::check_child(&piece.0, &name, &launches.0, &self.shared.ground).map_err(ManageError::Child)?;
         let request = Request::StartChild { supervisor: self.slot, child: piece.0 };
         Ok(started(self.call(&name, request, launches.0).await?))
     }

@@ -45,7 +45,7 @@ pub(crate) enum Story {
 /// Writes a line to standard error, unless that would wait: a pipe that nobody reads must not hold up the end.
 ///
 /// A pipe that is ready has room for PIPE_BUF bytes (`pipe(7)`), which a line is cut to.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let stderr = std::io::stderr();
     let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -61,9 +61,14 @@ fn say(line: &str) {
     let _ = stderr.lock().write_all(text.as_bytes());
 }
 
+/// Prints a line on standard error, or into what a test harness captures instead of it.
+pub(crate) fn print(line: &str) {
+    eprintln!("rclust: {line}");
+}
+
 impl Story {
-    /// Tells it.
-    pub(crate) fn tell(&self) {
+    /// Tells it; with `say`, where no subscriber is installed.
+    pub(crate) fn tell(&self, say: fn(&str)) {
         if tracing::dispatcher::has_been_set() {
             self.trace();
         } else {

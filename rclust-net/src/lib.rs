@@ -20,6 +20,7 @@ mod handoff;
 mod listener;
 mod load;
 mod net;
+pub mod testing;
 
 pub use connection::TcpStream;
 pub use dispatch::Dispatch;

@@ -18,9 +18,6 @@ use crate::load::Page;
 /// Connections that the kernel holds for a listener when nothing else is said (it cuts this to `net.core.somaxconn`).
 const BACKLOG: u32 = 1024;
 
-/// This worker's binds so far.
-static BINDS: Mutex<Option<Counter>> = Mutex::new(None);
-
 /// A TCP listener, shaped like tokio's.
 ///
 /// In a worker of a cluster, `bind` asks the supervisor for a share of a socket that it owns: the same address in several
@@ -48,25 +45,26 @@ pub(crate) struct Share {
 impl Share {
     /// A connection of this share was closed or moved away.
     pub(crate) fn closed(&self) {
-        if self.page.closed(self.number) {
-            self.here.room();
-        }
+        self.count(Page::closed);
         self.taker.closed.notify_waiters();
     }
 
     /// A connection of this share was read from for the first time.
     pub(crate) fn begun(&self) {
-        if self.page.begun(self.number) {
+        self.count(Page::begun);
+    }
+
+    /// Counts something. The page is the slot's: after this worker's death its successor counts.
+    fn count(&self, what: fn(&Page, u32) -> bool) {
+        if self.here.while_alive(|| what(&self.page, self.number)) == Some(true) {
             self.here.room();
         }
     }
 
     async fn accept(self: &Arc<Self>) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            let taken = self.taker.take().await?;
-            if self.page.taken(self.number) {
-                self.here.room();
-            }
+            let taken = self.taker.take(&self.here).await?;
+            self.count(Page::taken);
             let count = Count::new(self.clone());
             match taken {
                 Taken::Connection(socket, peer) => {
@@ -226,7 +224,7 @@ impl TcpListenerBuilder {
     }
 
     async fn share(&self, here: Here, address: SocketAddr) -> io::Result<TcpListener> {
-        let key = self.key(address);
+        let key = self.key(&here, address);
         let ask =
             Ask::Bind { key, backlog: self.backlog, dispatch: self.dispatch, descriptors: here.descriptor_limit() };
         let (body, fds) = here.ask(postcard::to_allocvec(&ask).map_err(io::Error::other)?).await?;
@@ -246,8 +244,10 @@ impl TcpListenerBuilder {
         }
     }
 
-    fn key(&self, address: SocketAddr) -> Key {
-        let mut binds = BINDS.lock().unwrap_or_else(PoisonError::into_inner);
-        binds.get_or_insert_with(Counter::default).key(address, self.v6_only, self.name.clone())
+    fn key(&self, here: &Here, address: SocketAddr) -> Key {
+        // This worker's binds so far.
+        let binds = here.kept::<Mutex<Counter>>();
+        let mut binds = binds.lock().unwrap_or_else(PoisonError::into_inner);
+        binds.key(address, self.v6_only, self.name.clone())
     }
 }

@@ -3,6 +3,7 @@
 //! Its end-of-file means that the supervisor is gone, and ends the process at once: the second guard beside the
 //! kernel's parent-death signal. It also takes the signals that a service manager or a terminal sends.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -26,7 +27,7 @@ use crate::mailbox::beside::{NotAttached, Tag};
 use crate::mailbox::endpoint::{Endpoint, Located, Upstream};
 use crate::mailbox::lane::Parts;
 use crate::sys::link::Socket;
-use crate::sys::{process, readiness};
+use crate::sys::readiness;
 use crate::wire::control::{Answer, Request, ToSupervisor, ToWorker};
 
 /// How long a question to the supervisor may take.
@@ -67,10 +68,14 @@ pub(crate) struct Control {
     stop: watch::Sender<Option<Stop>>,
     downs: Mutex<Option<tokio::sync::mpsc::UnboundedSender<PeerDown>>>,
     watched: Mutex<HashMap<u64, Slot>>,
+    /// Whether the first listener makes this worker ready (else `start` does, by returning).
+    pub(crate) ready_by_listening: bool,
+    /// What the extension keeps for this worker.
+    pub(crate) kept: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Control {
-    pub(crate) fn new(socket: Arc<Socket>) -> Arc<Control> {
+    pub(crate) fn new(socket: Arc<Socket>, ready_by_listening: bool) -> Arc<Control> {
         Arc::new(Control {
             writer: WorkerWriter::new(socket),
             runtime: OnceLock::new(),
@@ -81,6 +86,8 @@ impl Control {
             stop: watch::channel(None).0,
             downs: Mutex::default(),
             watched: Mutex::default(),
+            ready_by_listening,
+            kept: OnceLock::new(),
         })
     }
 
@@ -297,14 +304,22 @@ impl Upstream for ThroughControl {
     fn handled(&self, tag: Tag) {
         self.0.say(&ToSupervisor::Handled { from: tag.peer, ring: tag.ring, end: tag.end });
     }
+
+    fn control(&self) -> Option<&Arc<Control>> {
+        Some(&self.0)
+    }
 }
 
-/// Starts the thread. Returns when the supervisor has said everything that existed before this process.
+/// Starts the thread. Returns when the supervisor has said everything that existed before this worker.
+///
+/// `end` is called on the thread when the link has ended. `signals`: whether this process's signals are the worker's.
 pub(crate) fn start(
     control: Arc<Control>,
     reader: WorkerReader,
     socket: Arc<Socket>,
     endpoint: Arc<Endpoint>,
+    signals: bool,
+    end: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let (begin, begun) = mpsc::sync_channel(1);
     let _ = control.runtime.set(endpoint.runtime());
@@ -316,15 +331,17 @@ pub(crate) fn start(
                     control.say(&ToSupervisor::Ending(crate::wire::control::Ending::Error(format!(
                         "no runtime: {error}"
                     ))));
-                    process::exit_now(1);
+                    return end();
                 }
             };
-        let error = runtime.block_on(read(control.clone(), reader, socket, endpoint, begin));
+        let error = runtime.block_on(read(control.clone(), reader, socket, endpoint, signals, begin));
         // The supervisor is gone, or speaks another language: there is nobody to work for.
         if let Err(error) = error {
             control.say(&ToSupervisor::Ending(crate::wire::control::Ending::Error(format!("control lane: {error}"))));
         }
-        process::exit_now(1);
+        // No answer will come.
+        control.waiting.lock().clear();
+        end();
     })?;
     begun.recv().map_err(|_| io::Error::other("the control lane ended before the worker began"))
 }
@@ -334,10 +351,11 @@ async fn read(
     mut reader: WorkerReader,
     socket: Arc<Socket>,
     endpoint: Arc<Endpoint>,
+    signals: bool,
     begin: mpsc::SyncSender<()>,
 ) -> io::Result<()> {
     let io = readiness::register_readable(socket)?;
-    let mut signals = Signals::new()?;
+    let mut signals = if signals { Some(Signals::new()?) } else { None };
     let mut terminated = false;
     loop {
         while let Some((word, fds)) = reader.next::<ToWorker>()? {
@@ -353,7 +371,12 @@ async fn read(
                     Err(error) => return Err(error),
                 }
             }
-            _ = signals.term.recv() => {
+            kind = next_signal(&mut signals) => {
+                if kind != SignalKind::terminate() {
+                    // The terminal's and the operator's words are for the supervisor; caught, not ignored, because
+                    // "ignored" would be inherited by this worker's own children.
+                    continue;
+                }
                 if terminated {
                     // Twice: now.
                     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
@@ -366,10 +389,6 @@ async fn read(
                     control.order_stop(Stop { why: StopReason::Signal, deadline: None });
                 });
             }
-            // The terminal's and the operator's words are for the supervisor; caught, not ignored, because "ignored"
-            // would be inherited by this worker's own children.
-            _ = signals.int.recv() => {}
-            _ = signals.hup.recv() => {}
         }
     }
 }
@@ -387,5 +406,15 @@ impl Signals {
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
         })
+    }
+}
+
+/// The next signal of the worker's own; never, where the process's signals are not its own.
+async fn next_signal(signals: &mut Option<Signals>) -> SignalKind {
+    let Some(signals) = signals else { return std::future::pending().await };
+    tokio::select! {
+        _ = signals.term.recv() => SignalKind::terminate(),
+        _ = signals.int.recv() => SignalKind::interrupt(),
+        _ = signals.hup.recv() => SignalKind::hangup(),
     }
 }

@@ -288,6 +288,14 @@ fn dispose(fds: Vec<OwnedFd>) {
     }
 }
 
+/// What a reader in this process gets.
+pub(crate) fn given(given: io::Result<Given>) -> io::Result<Vec<OwnedFd>> {
+    match given? {
+        Given::Descriptors(fds) => Ok(fds),
+        Given::Gone => Err(io::Error::other("its sender did not send it")),
+    }
+}
+
 /// Sends a reader the answer to its question. A reader that does not take its answers gets none: it waits for one at a time.
 pub(crate) fn answer(socket: impl AsFd, tag: Tag, given: &Given) -> io::Result<()> {
     let fds: &[OwnedFd] = match given {

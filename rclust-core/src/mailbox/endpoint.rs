@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -19,6 +19,7 @@ use crate::background;
 use crate::error::LookupError;
 use crate::exit::ExitReason;
 use crate::id::{Slot, WorkerId};
+use crate::ipc::control::Control;
 use crate::mailbox::beside::{self, Body, NotAttached, Tag};
 use crate::mailbox::lane::{Lane, Parts};
 use crate::mailbox::pending::{Outcome, Pending};
@@ -26,7 +27,7 @@ use crate::mailbox::ring::{WORTH_RELEASING, kind};
 use crate::mailbox::sender;
 use crate::pool_ref::Members;
 use crate::sys::memory::Sealed;
-use crate::sys::{descriptors, readiness};
+use crate::sys::readiness;
 use crate::wire::control::{Found, Ring};
 
 /// After this long without use a ring's pages are given back.
@@ -55,6 +56,10 @@ pub(crate) trait Upstream: Send + Sync {
     fn track(&self, reader: Slot, writer: Slot, end: u64);
     /// What [`Upstream::fetch`] brought is needed no more (a large payload is kept until then).
     fn handled(&self, tag: Tag);
+    /// A worker's control lane.
+    fn control(&self) -> Option<&Arc<Control>> {
+        None
+    }
 }
 
 /// What a path names.
@@ -81,17 +86,37 @@ pub(crate) struct Endpoint {
     /// Pools that were looked up here.
     pools: Mutex<HashMap<String, Arc<Members>>>,
     ready: AtomicBool,
+    /// Whether it was declared dead while its thread may live on.
+    cut: RwLock<bool>,
+    was_cut: Notify,
 }
 
 static PROCESS: OnceLock<Arc<Endpoint>> = OnceLock::new();
 
+/// What the threads of one worker share (in-process mode); filled when it has an endpoint.
+pub(crate) type Seat = Arc<OnceLock<Arc<Endpoint>>>;
+
 thread_local! {
-    static THREAD: RefCell<Option<Arc<Endpoint>>> = const { RefCell::new(None) };
+    static THREAD: RefCell<Option<Seat>> = const { RefCell::new(None) };
 }
 
 /// Who this thread, or else this process, is.
 pub(crate) fn current() -> Option<Arc<Endpoint>> {
-    THREAD.with(|own| own.borrow().clone()).or_else(|| PROCESS.get().cloned())
+    match THREAD.with(|own| own.borrow().clone()) {
+        Some(seat) => seat.get().cloned(),
+        None => PROCESS.get().cloned(),
+    }
+}
+
+/// This thread is one of a worker's.
+pub(crate) fn sit(seat: &Seat) {
+    THREAD.with(|own| *own.borrow_mut() = Some(seat.clone()));
+}
+
+/// Whether this thread is one of a worker's.
+pub(crate) fn is_seated() -> bool {
+    // Also asked in a thread's last moments, when it has lost what is its own.
+    THREAD.try_with(|own| own.borrow().is_some()).unwrap_or(false)
 }
 
 impl Endpoint {
@@ -112,6 +137,8 @@ impl Endpoint {
             pending: Mutex::default(),
             pools: Mutex::default(),
             ready: AtomicBool::new(false),
+            cut: RwLock::new(false),
+            was_cut: Notify::new(),
         });
         background::spawn_on(&endpoint.runtime, ring_batches(endpoint.clone()));
         endpoint
@@ -140,6 +167,56 @@ impl Endpoint {
     /// It has.
     pub(crate) fn set_ready(&self) {
         self.ready.store(true, Ordering::Release);
+    }
+
+    /// A worker's control lane; `None` in the supervisor.
+    pub(crate) fn control(&self) -> Option<&Arc<Control>> {
+        self.upstream.control()
+    }
+
+    /// Calls `act` as this endpoint: what is decoded in it belongs here. For code that knows its endpoint, on a thread that
+    /// may be nobody's (a test's own).
+    pub(crate) fn within<T>(self: &Arc<Self>, act: impl FnOnce() -> T) -> T {
+        struct Restore(Option<Seat>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                let before = self.0.take();
+                THREAD.with(|own| *own.borrow_mut() = before);
+            }
+        }
+        // For each message: no count is touched.
+        let is_own = |own: Option<&Arc<Endpoint>>| own.is_some_and(|own| Arc::ptr_eq(own, self));
+        let here = THREAD.with(|own| match &*own.borrow() {
+            Some(seat) => is_own(seat.get()),
+            None => is_own(PROCESS.get()),
+        });
+        if here {
+            return act();
+        }
+        let seat = Arc::new(OnceLock::from(self.clone()));
+        let _restore = Restore(THREAD.with(|own| own.borrow_mut().replace(seat)));
+        act()
+    }
+
+    /// Takes no further part, for good (in-process mode: a thread cannot be killed). When this returns, nothing is read,
+    /// written or handled by this side any more, whatever its threads do.
+    pub(crate) fn cut(&self) {
+        *self.cut.write() = true;
+        // Behind those that were being added.
+        let _one = self.adding.lock();
+        self.lanes.read().values().for_each(|lane| lane.cut());
+        self.was_cut.notify_one();
+    }
+
+    /// Resolves when it was cut off. For one waiter.
+    pub(crate) async fn was_cut(&self) {
+        self.was_cut.notified().await;
+    }
+
+    /// Held while something is done that only the living may do; `None`: it was cut off.
+    pub(crate) fn alive(&self) -> Option<RwLockReadGuard<'_, bool>> {
+        let cut = self.cut.read();
+        (!*cut).then_some(cut)
     }
 
     /// The open asks.
@@ -228,6 +305,9 @@ impl Endpoint {
         let _one = self.adding.lock();
         if let Some(lane) = self.lanes.read().get(&peer) {
             return Ok(lane.clone());
+        }
+        if *self.cut.read() {
+            return Err(io::Error::other("this worker was declared dead"));
         }
         let lane = Arc::new(Lane::open(parts)?);
         self.lanes.write().insert(peer, lane.clone());
@@ -462,7 +542,7 @@ async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc
             }
         };
         match ready.await {
-            Some(Ok(mut guard)) => match descriptors::hush(bell.get_ref().as_ref()) {
+            Some(Ok(mut guard)) => match lane.hush() {
                 Ok(true) => guard.clear_ready(),
                 // The lane is given up: its last messages are still to be read.
                 Ok(false) | Err(_) => {

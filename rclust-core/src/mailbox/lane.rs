@@ -237,6 +237,23 @@ impl Lane {
         self.room.notify_waiters();
     }
 
+    /// Takes no further part, for good: this side's worker was declared dead while its thread may live on (in-process mode).
+    /// When this returns, nothing of it will be read, written or handled any more, and its successor may begin.
+    pub(crate) fn cut(&self) {
+        self.close();
+        self.out.lock().writer.cut();
+        self.replies.lock().writer.cut();
+        self.inbox.lock().cut();
+        self.answers.lock().cut();
+    }
+
+    /// Takes all that rang. `Ok(false)`: the lane is given up.
+    pub(crate) fn hush(&self) -> io::Result<bool> {
+        // Under the lock that `cut` takes: the dead must not take a ring that is meant for their successor.
+        let inbox = self.inbox.lock();
+        if inbox.is_cut() { Ok(false) } else { descriptors::hush(&*self.bell) }
+    }
+
     /// The peer broke the rings' rules: nothing is sent to it or read from it until it is dead. `false`: that was known.
     pub(crate) fn distrust(&self) -> bool {
         self.close();

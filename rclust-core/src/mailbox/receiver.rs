@@ -193,7 +193,7 @@ impl Receiver {
         let (large, sockets) = self.endpoint.fetch(tag, self.what, &mut buffer).await?;
         self.buffer = buffer;
         self.large = large;
-        payload::decode::<M>(self.bytes(), sockets)
+        self.endpoint.within(|| payload::decode::<M>(self.bytes(), sockets))
     }
 
     fn tag(&self) -> Option<Tag> {

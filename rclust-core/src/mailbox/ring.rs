@@ -161,6 +161,9 @@ impl Place {
 #[error("the shared mailbox memory is corrupt: {0} cannot be")]
 pub(crate) struct Corrupt(pub(crate) &'static str);
 
+/// What a side that was cut off is told, so that it treats the ring as one that it must not touch.
+const CUT: Corrupt = Corrupt("a worker that was declared dead and goes on");
+
 /// Why a record was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PushError {
@@ -180,6 +183,7 @@ pub(crate) struct Writer {
     /// Bytes that may be beside records that are not done.
     most_large: u64,
     heavy: VecDeque<Heavy>,
+    cut: bool,
 }
 
 impl Writer {
@@ -187,7 +191,7 @@ impl Writer {
     pub(crate) fn open(map: Arc<Mapping>, place: Place, most_large: u64) -> Result<Writer, Corrupt> {
         let tail = map.load(place.header + TAIL, Ordering::Acquire);
         let done = map.load(place.header + DONE, Ordering::Acquire);
-        let mut writer = Writer { map, place, tail, done, most_large, heavy: VecDeque::new() };
+        let mut writer = Writer { map, place, tail, done, most_large, heavy: VecDeque::new(), cut: false };
         if tail % 8 != 0 {
             return Err(Corrupt("the tail"));
         }
@@ -300,7 +304,15 @@ impl Writer {
             || (large.saturating_add(need.large) <= self.most_large && descriptors + need.descriptors <= DESCRIPTORS)
     }
 
+    /// Writes nothing more, for good: its worker was declared dead while its thread may live on (in-process mode).
+    pub(crate) fn cut(&mut self) {
+        self.cut = true;
+    }
+
     fn has_room(&mut self, size: usize) -> Result<bool, Corrupt> {
+        if self.cut {
+            return Err(CUT);
+        }
         let room = |tail: u64, done: u64| self.place.capacity as u64 - tail.wrapping_sub(done) >= size as u64;
         if room(self.tail, self.done) {
             return Ok(true);
@@ -348,7 +360,7 @@ impl Writer {
     /// Gives the ring's pages back if the reader has handled everything, so that all of it is this side's.
     pub(crate) fn release_if_empty(&mut self) -> std::io::Result<bool> {
         let done = self.map.load(self.place.header + DONE, Ordering::Acquire);
-        if done != self.tail {
+        if done != self.tail || self.cut {
             return Ok(false);
         }
         self.done = done;
@@ -367,6 +379,7 @@ pub(crate) struct Reader {
     tail: u64,
     told: u64,
     told_idle: u64,
+    cut: bool,
 }
 
 impl Reader {
@@ -377,12 +390,27 @@ impl Reader {
         if taken % 8 != 0 || taken != done {
             return Err(Corrupt("the reader's cursor"));
         }
-        let mut reader = Reader { map, place, taken, done, tail: taken, told: done, told_idle: done };
+        let mut reader = Reader { map, place, taken, done, tail: taken, told: done, told_idle: done, cut: false };
         reader.look()?;
         Ok(reader)
     }
 
+    /// Reads nothing more, for good: see [`Writer::cut`]. What is in hand stays so.
+    pub(crate) fn cut(&mut self) {
+        self.cut = true;
+        // The next `take` looks, and is told.
+        self.tail = self.taken;
+    }
+
+    /// Whether it was cut off.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
+    }
+
     fn look(&mut self) -> Result<bool, Corrupt> {
+        if self.cut {
+            return Err(CUT);
+        }
         let tail = self.map.load(self.place.header + TAIL, Ordering::Acquire);
         if tail % 8 != 0 || tail.wrapping_sub(self.taken) > self.place.capacity as u64 {
             return Err(Corrupt("the writer's tail"));
@@ -422,6 +450,9 @@ impl Reader {
 
     /// What was taken has been handled. `true`: time to ask [`Reader::writer_waits`].
     pub(crate) fn done(&mut self) -> bool {
+        if self.cut {
+            return false;
+        }
         self.done = self.taken;
         self.map.store(self.place.header + DONE, self.done, Ordering::Release);
         self.done.wrapping_sub(self.told) >= self.place.capacity as u64 / 4

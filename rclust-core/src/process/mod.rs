@@ -2,4 +2,5 @@
 
 pub(crate) mod role;
 pub(crate) mod spawn;
+pub(crate) mod thread;
 pub(crate) mod watch;

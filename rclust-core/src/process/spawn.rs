@@ -18,6 +18,7 @@ use rustix::process::{Pid, PidfdFlags};
 
 use crate::id::WorkerId;
 use crate::process::role::MARK;
+use crate::process::thread::Thread;
 use crate::sys::descriptors;
 
 /// What to run: the program's file, and how it was called.
@@ -30,17 +31,24 @@ pub(crate) struct Program {
     pub(crate) depth: u32,
 }
 
-/// A started process.
-#[derive(Debug)]
+/// What was started.
+pub(crate) enum Begun {
+    /// A process; without a pidfd, where the system refuses those.
+    Process { pid: Pid, pidfd: Option<OwnedFd> },
+    /// A thread that plays one.
+    Thread(Arc<Thread>),
+}
+
+/// A started worker, and the supervisor's end of its control link.
 pub(crate) struct Started {
-    pub(crate) pid: Pid,
-    /// `None`: the system refuses pidfds.
-    pub(crate) pidfd: Option<OwnedFd>,
+    pub(crate) begun: Begun,
     pub(crate) link: OwnedFd,
 }
 
+/// Starts one worker, which gets this end of its control link.
+pub(crate) type Order = Box<dyn FnOnce(OwnedFd) -> io::Result<Begun> + Send>;
+
 /// The outcome of one order.
-#[derive(Debug)]
 pub(crate) struct Spawned {
     pub(crate) worker: WorkerId,
     pub(crate) outcome: io::Result<Started>,
@@ -49,29 +57,31 @@ pub(crate) struct Spawned {
 /// The *spawn* thread's inbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Spawner {
-    orders: mpsc::Sender<(WorkerId, bool)>,
+    orders: mpsc::Sender<(WorkerId, Order)>,
     /// Orders that are wanted no more, and have not been carried out.
     cancelled: Arc<Mutex<HashSet<WorkerId>>>,
 }
 
 impl Spawner {
-    /// Starts the thread; `report` is called on it, once for each order.
-    pub(crate) fn start(program: Program, report: impl Fn(Spawned) + Send + 'static) -> io::Result<Spawner> {
-        let (sender, orders) = mpsc::channel::<(WorkerId, bool)>();
+    /// Starts the thread; `report` is called on it, once for each order. `for_ever`: it must not end before the process.
+    pub(crate) fn start(for_ever: bool, report: impl Fn(Spawned) + Send + 'static) -> io::Result<Spawner> {
+        let (sender, orders) = mpsc::channel::<(WorkerId, Order)>();
         let cancelled = Arc::<Mutex<HashSet<WorkerId>>>::default();
         let unwanted = cancelled.clone();
         std::thread::Builder::new().name("rclust-spawn".to_owned()).stack_size(256 << 10).spawn(move || {
-            for (worker, own_group) in orders {
+            for (worker, order) in orders {
                 let outcome = if unwanted.lock().remove(&worker) {
                     Err(io::Error::other("it was wanted no more before it was started"))
                 } else {
-                    spawn(&program, own_group)
+                    begin(order)
                 };
                 report(Spawned { worker, outcome });
             }
             // The tree has ended. The thread must not: its end would be every remaining child's death signal.
-            loop {
-                std::thread::park();
+            if for_ever {
+                loop {
+                    std::thread::park();
+                }
             }
         })?;
         Ok(Spawner { orders: sender, cancelled })
@@ -87,15 +97,19 @@ impl Spawner {
         self.cancelled.lock().remove(&worker);
     }
 
-    /// Orders a process, in a group of its own or (to be able to read the terminal) in the supervisor's. `false`: the thread
-    /// is gone.
-    pub(crate) fn order(&self, worker: WorkerId, own_group: bool) -> bool {
-        self.orders.send((worker, own_group)).is_ok()
+    /// Orders a worker. `false`: the thread is gone.
+    pub(crate) fn order(&self, worker: WorkerId, order: Order) -> bool {
+        self.orders.send((worker, order)).is_ok()
     }
 }
 
-fn spawn(program: &Program, own_group: bool) -> io::Result<Started> {
+fn begin(order: Order) -> io::Result<Started> {
     let (link, theirs) = descriptors::socket_pair(SocketType::STREAM)?;
+    Ok(Started { begun: order(theirs)?, link })
+}
+
+/// Starts a process, in a group of its own or (to be able to read the terminal) in the supervisor's.
+pub(crate) fn process(program: &Program, theirs: OwnedFd, own_group: bool) -> io::Result<Begun> {
     let mut command = Command::new(format!("/proc/self/fd/{}", program.file.as_raw_fd()));
     command.arg0(&program.arg0).args(&program.args).env(MARK, program.depth.to_string());
     command.stdin(Stdio::from(theirs));
@@ -106,5 +120,5 @@ fn spawn(program: &Program, own_group: bool) -> io::Result<Started> {
     let child = command.spawn()?;
     let pid = Pid::from_child(&child);
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
-    Ok(Started { pid, pidfd, link })
+    Ok(Begun::Process { pid, pidfd })
 }

@@ -11,6 +11,8 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 
 use crate::exit::ExitReason;
+use crate::process::spawn::Begun;
+use crate::process::thread::Thread;
 use crate::sys::readiness;
 use crate::wire::control::Ending;
 
@@ -22,49 +24,66 @@ pub(crate) enum Status {
     Unknown,
 }
 
-/// One child process: to be waited for and, if need be, killed.
+/// One worker's process (or thread): to be waited for and, if need be, killed.
 #[derive(Clone)]
-pub(crate) struct Watched {
-    pid: Pid,
-    pidfd: Option<Arc<AsyncFd<OwnedFd>>>,
-    kill_group: bool,
+pub(crate) enum Watched {
+    /// A child process.
+    Process { pid: Pid, pidfd: Option<Arc<AsyncFd<OwnedFd>>>, kill_group: bool },
+    /// A thread that plays one.
+    Thread(Arc<Thread>),
 }
 
 impl Watched {
-    pub(crate) fn new(pid: Pid, pidfd: Option<OwnedFd>, kill_group: bool) -> io::Result<Watched> {
-        let pidfd = pidfd.map(readiness::register_readable).transpose()?.map(Arc::new);
-        Ok(Watched { pid, pidfd, kill_group })
+    pub(crate) fn new(begun: Begun, kill_group: bool) -> io::Result<Watched> {
+        match begun {
+            Begun::Process { pid, pidfd } => {
+                let pidfd = pidfd.map(readiness::register_readable).transpose()?.map(Arc::new);
+                Ok(Watched::Process { pid, pidfd, kill_group })
+            }
+            Begun::Thread(thread) => Ok(Watched::Thread(thread)),
+        }
     }
 
+    /// The process that it is, or is in.
     pub(crate) fn pid(&self) -> u32 {
-        self.pid.as_raw_nonzero().get().unsigned_abs()
+        match self {
+            Watched::Process { pid, .. } => pid.as_raw_nonzero().get().unsigned_abs(),
+            Watched::Thread(_) => std::process::id(),
+        }
     }
 
     /// Kills it. Until it has been waited for, its pid is its own.
     pub(crate) fn kill(&self) {
         // It may have ended already.
-        let _ = match &self.pidfd {
-            Some(pidfd) => rustix::process::pidfd_send_signal(pidfd.get_ref(), Signal::KILL),
-            None => rustix::process::kill_process(self.pid, Signal::KILL),
+        let _ = match self {
+            Watched::Process { pidfd: Some(pidfd), .. } => {
+                rustix::process::pidfd_send_signal(pidfd.get_ref(), Signal::KILL)
+            }
+            Watched::Process { pid, .. } => rustix::process::kill_process(*pid, Signal::KILL),
+            Watched::Thread(thread) => {
+                thread.end(Status::Signal { signal: libc::SIGKILL, core: false });
+                Ok(())
+            }
         };
     }
 
     /// Waits for its end.
     pub(crate) async fn ended(&self) -> Status {
-        match &self.pidfd {
-            Some(pidfd) => {
+        match self {
+            Watched::Process { pid, pidfd: Some(pidfd), kill_group } => {
                 // An error of the readiness itself cannot be waited out; the wait below then holds for a moment.
                 let _ = pidfd.readable().await;
-                if self.kill_group {
+                if *kill_group {
                     // It has ended and was not collected: until then nobody else can have its group's number.
-                    let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+                    let _ = rustix::process::kill_process_group(*pid, Signal::KILL);
                 }
                 wait(WaitId::PidFd(pidfd.get_ref().as_fd()))
             }
-            None => {
-                let pid = self.pid;
+            Watched::Process { pid, .. } => {
+                let pid = *pid;
                 tokio::task::spawn_blocking(move || wait(WaitId::Pid(pid))).await.unwrap_or(Status::Unknown)
             }
+            Watched::Thread(thread) => thread.ended().await,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,12 +18,15 @@ use tokio::task::JoinHandle;
 use crate::child_spec::{self, Args, Launch};
 use crate::context::{Context, Facts};
 use crate::error::{Result, StartError};
-use crate::extension::{Extension, Here};
+use crate::extension::Extension;
 use crate::ipc::boot::Booted as Boot;
 use crate::ipc::control::{self, Control, ThroughControl};
-use crate::mailbox::endpoint::Endpoint;
+use crate::mailbox::endpoint::{self, Endpoint, Seat};
 use crate::process::role::{self, Claim, MARK, ProcessRole};
 use crate::process::spawn::Program as Executable;
+use crate::process::thread::Thread;
+use crate::process::watch::Status;
+use crate::run::ground::Ground;
 use crate::run::shared::{Command, Shared};
 use crate::run::work::{self, Life};
 use crate::run::{init, open, panic};
@@ -40,8 +44,11 @@ pub struct Settings {
     name: String,
     workers: Size,
     threads: usize,
-    init: Option<fn(&ProcessRole) -> Result<()>>,
+    init: Option<Init>,
 }
+
+/// Called in every process once its role is known.
+type Init = fn(&ProcessRole) -> Result<()>;
 
 impl Settings {
     /// The settings of a program of this name, which names the workers of a [`body`].
@@ -79,6 +86,11 @@ impl Settings {
     #[must_use]
     pub fn threads(self, _: impl ThreadsFeature) -> Settings {
         self
+    }
+
+    /// Whether something is called in every process.
+    pub(crate) fn has_init(&self) -> bool {
+        self.init.is_some()
     }
 
     /// Called in every process once its role is known, before any runtime and any thread: the place for a sandbox, an
@@ -139,7 +151,7 @@ pub trait Program: sealed::Sealed {
     fn roles(&self) -> Vec<Role>;
     /// Plays in the supervisor process.
     #[doc(hidden)]
-    fn supervise(self, home: &'static Home, runtime: &Runtime) -> ExitCode;
+    fn supervise(self, home: &Home, runtime: &Runtime) -> ExitCode;
     /// Plays in a worker process.
     #[doc(hidden)]
     fn work(self, life: Life, role: &str, runtime: &Runtime) -> Last;
@@ -166,9 +178,8 @@ pub struct Last {
 #[doc(hidden)]
 pub struct Home {
     pub(crate) runtime: Handle,
-    pub(crate) roles: Vec<Role>,
+    pub(crate) ground: Arc<Ground>,
     pub(crate) threads: usize,
-    pub(crate) program: Executable,
     /// The limit of open descriptors that this process was started with.
     pub(crate) descriptors: (Option<u64>, Option<u64>),
     pub(crate) extensions: Mutex<Vec<Box<dyn Extension>>>,
@@ -181,13 +192,35 @@ pub struct Home {
 
 impl std::fmt::Debug for Home {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Home").field("program", &self.program).finish_non_exhaustive()
+        f.debug_struct("Home").finish_non_exhaustive()
+    }
+}
+
+impl Home {
+    pub(crate) fn new(
+        runtime: Handle,
+        ground: Ground,
+        descriptors: (Option<u64>, Option<u64>),
+        settings: Settings,
+        extensions: Vec<Box<dyn Extension>>,
+    ) -> Arc<Home> {
+        Arc::new(Home {
+            runtime,
+            ground: Arc::new(ground),
+            threads: settings.threads,
+            descriptors,
+            extensions: Mutex::new(extensions),
+            running: Mutex::new(None),
+            teller: Mutex::new(None),
+            stopped_early: Notify::new(),
+            settings,
+        })
     }
 }
 
 /// What this process has become.
 pub(crate) enum Booted {
-    Supervisor(Box<Home>),
+    Supervisor(Arc<Home>),
     Worker,
 }
 
@@ -240,7 +273,7 @@ pub fn boot_with(settings: Settings, program: impl Program, extensions: Vec<Box<
                 Ok(booted)
             });
             match booted {
-                Ok(booted) => worker(settings, program, booted),
+                Ok(booted) => worker(settings.init, program, booted, None),
                 Err(error) => refuse(&error.to_string()),
             }
         }
@@ -284,24 +317,15 @@ fn supervisor(settings: Settings, program: impl Program, extensions: Vec<Box<dyn
         Ok(prepared) => prepared,
         Err(error) => return refuse(&format!("the supervisor cannot start: {error}")),
     };
-    let home = Home {
-        runtime: runtime.handle().clone(),
-        roles: program.roles(),
-        threads: settings.threads,
-        program: executable,
-        descriptors: raise_descriptor_limit(),
-        extensions: Mutex::new(extensions),
-        running: Mutex::new(None),
-        teller: Mutex::new(None),
-        stopped_early: Notify::new(),
-        settings,
-    };
-    if let Some(double) = double_key(&home.roles) {
+    let roles = program.roles();
+    if let Some(double) = double_key(&roles) {
         return refuse(&format!(
             "two roles of this program have the key `{double}`: override Worker::role in one of them"
         ));
     }
-    let Booted::Supervisor(home) = BOOTED.get_or_init(|| Booted::Supervisor(Box::new(home))) else {
+    let ground = Ground::Processes { program: executable, roles };
+    let home = Home::new(runtime.handle().clone(), ground, raise_descriptor_limit(), settings, extensions);
+    let Booted::Supervisor(home) = BOOTED.get_or_init(|| Booted::Supervisor(home)) else {
         return refuse("boot was called twice");
     };
     let code = program.supervise(home, &runtime);
@@ -330,42 +354,90 @@ fn double_key(roles: &[Role]) -> Option<String> {
     roles.iter().map(|role| (role.key)().into_owned()).find(|key| !keys.insert(key.clone()))
 }
 
-fn worker(settings: Settings, program: impl Program, booted: Boot) -> ExitCode {
+/// Starts a thread that plays a worker of a program. It is told who it is by `link`.
+pub(crate) fn on_thread<P: Program>(
+    name: String,
+    link: OwnedFd,
+    program: impl FnOnce() -> P + Send + 'static,
+) -> io::Result<Arc<Thread>> {
+    Thread::start(name, move |thread| match crate::ipc::boot::receive(link) {
+        Ok(booted) => Status::Code(number(worker(None, program(), booted, Some(thread)))),
+        // It was wanted no more before it was told.
+        Err(_) => Status::Code(1),
+    })
+}
+
+/// An exit code's number, which it tells nobody but those who print it.
+fn number(code: ExitCode) -> i32 {
+    let shown = format!("{code:?}");
+    (0..=u8::MAX).find(|number| format!("{:?}", ExitCode::from(*number)) == shown).map_or(1, i32::from)
+}
+
+/// Plays a worker: in a process of its own, or on this thread.
+fn worker(init: Option<Init>, program: impl Program, booted: Boot, thread: Option<&Arc<Thread>>) -> ExitCode {
     let Boot { socket, reader, message, .. } = booted;
-    let control = Control::new(socket.clone());
-    panic::note_panics(control.clone());
+    let control = Control::new(socket.clone(), program.ready_by_listening());
+    match thread {
+        None => panic::note_panics(control.clone()),
+        Some(_) => panic::note_panics_of_threads(),
+    }
     let fail = |text: String| {
         control.say(&ToSupervisor::Ending(Ending::Error(panic::cut(&text))));
         ExitCode::FAILURE
     };
-    if let Some(init) = settings.init {
+    if let Some(init) = init {
         let name = message.name.clone();
         let role =
             ProcessRole::Worker { name, index: message.index as usize, incarnation: message.worker.incarnation.0 };
         match std::panic::catch_unwind(AssertUnwindSafe(|| init(&role))) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return fail(format!("init: {error:?}")),
-            Err(_) => {
-                control.say(&ToSupervisor::Ending(panic::last().into()));
+            Err(payload) => {
+                control.say(&ToSupervisor::Ending(panic::last(&*payload).into()));
                 return ExitCode::from(101);
             }
         }
     }
-    let runtime = match message.threads {
+    let mut builder = match message.threads {
         #[cfg(feature = "threads")]
-        n @ 2.. => tokio::runtime::Builder::new_multi_thread().worker_threads(n as usize).enable_all().build(),
-        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        n @ 2.. => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(n as usize);
+            builder
+        }
+        _ => tokio::runtime::Builder::new_current_thread(),
     };
-    let runtime = match runtime {
+    let seat = Seat::default();
+    if thread.is_some() {
+        let seat = seat.clone();
+        builder.on_thread_start(move || endpoint::sit(&seat));
+    }
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(format!("no runtime: {error}")),
     };
     let upstream = Box::new(ThroughControl(control.clone()));
     let endpoint = Endpoint::new(message.worker, message.name.clone(), runtime.handle().clone(), upstream);
-    endpoint.install();
-    Here::install(control.clone(), endpoint.clone(), program.ready_by_listening());
-    let _ = BOOTED.set(Booted::Worker);
-    if let Err(error) = control::start(control.clone(), reader, socket, endpoint.clone()) {
+    let end: Box<dyn FnOnce() + Send> = match thread {
+        None => {
+            endpoint.install();
+            let _ = BOOTED.set(Booted::Worker);
+            Box::new(|| process::exit_now(1))
+        }
+        Some(thread) => {
+            let _ = seat.set(endpoint.clone());
+            endpoint::sit(&seat);
+            // Nobody hears what it says when its lanes have been taken from it.
+            let (link, dead, thread_too) = (socket.clone(), endpoint.clone(), thread.clone());
+            thread.at_end(move || {
+                // It fails where the other end is closed already.
+                let _ = rustix::net::shutdown(&*link, rustix::net::Shutdown::Both);
+            });
+            thread.at_end(move || dead.cut());
+            Box::new(move || thread_too.end(Status::Code(1)))
+        }
+    };
+    if let Err(error) = control::start(control.clone(), reader, socket, endpoint.clone(), thread.is_none(), end) {
         return fail(error.to_string());
     }
     control.say(&ToSupervisor::Online);
@@ -390,12 +462,18 @@ fn worker(settings: Settings, program: impl Program, booted: Boot) -> ExitCode {
     code
 }
 
-/// Runs a future of the worker on its runtime, to its end or its panic.
-fn block_on(runtime: &Runtime, work: impl Future<Output = Last>) -> Last {
-    match runtime.block_on(work::catch(work)) {
-        Ok(last) => last,
-        Err(panic) => Last { ending: panic.into(), code: None },
-    }
+/// Runs a future of the worker on its runtime, to its end or its panic (or until a thread's worker is declared dead).
+fn block_on(runtime: &Runtime, life: Life, work: impl AsyncFnOnce(Life) -> Last) -> Last {
+    let endpoint = life.endpoint.clone();
+    let work = async {
+        tokio::select! {
+            biased;
+            // What it comes to has been decided by those who declared it.
+            () = endpoint.was_cut() => Ok(Last { ending: Ending::Normal, code: None }),
+            last = work::catch(work(life)) => last,
+        }
+    };
+    runtime.block_on(work).unwrap_or_else(|panic| Last { ending: panic.into(), code: None })
 }
 
 /// Runs the supervisor's body; its panic is exit code 101.
@@ -430,7 +508,7 @@ where
         vec![Role::of::<Main>()]
     }
 
-    fn supervise(self, home: &'static Home, runtime: &Runtime) -> ExitCode {
+    fn supervise(self, home: &Home, runtime: &Runtime) -> ExitCode {
         run_body(home, runtime, async {
             let cluster = open::start(default_tree(&home.settings)?, vec![default_launch()]).await?;
             cluster.run().await?;
@@ -439,7 +517,7 @@ where
     }
 
     fn work(self, life: Life, _role: &str, runtime: &Runtime) -> Last {
-        block_on(runtime, async {
+        block_on(runtime, life, async |life| {
             let (ending, code) = work::play_body(life, self.0).await;
             Last { ending, code }
         })
@@ -460,14 +538,14 @@ where
         self.roles.clone()
     }
 
-    fn supervise(self, home: &'static Home, runtime: &Runtime) -> ExitCode {
+    fn supervise(self, home: &Home, runtime: &Runtime) -> ExitCode {
         // The call itself may panic too.
         run_body(home, runtime, async move { (self.main)().await })
     }
 
     fn work(self, life: Life, role: &str, runtime: &Runtime) -> Last {
         match self.roles.iter().find(|own| (own.key)() == role) {
-            Some(own) => block_on(runtime, async { Last { ending: (own.play)(life).await, code: None } }),
+            Some(own) => block_on(runtime, life, async |life| Last { ending: (own.play)(life).await, code: None }),
             None => {
                 let error = format!(
                     "this program has no role `{role}`: the supervisor runs another build, or {MARK} was forged"
@@ -483,7 +561,7 @@ where
 }
 
 /// The parameter form's worker.
-fn default_launch() -> Launch {
+pub(crate) fn default_launch() -> Launch {
     Launch::new(Role::of::<Main>(), Args::Same(Ok(Vec::new())))
 }
 
@@ -491,7 +569,7 @@ fn default_launch() -> Launch {
 const BODY_SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// The parameter form's tree: a pool that gives up on a worker only after ten failed starts in a row.
-fn default_tree(settings: &Settings) -> Result<SupervisorPlan, StartError> {
+pub(crate) fn default_tree(settings: &Settings) -> Result<SupervisorPlan, StartError> {
     let member = ChildPlan {
         name: settings.name.clone(),
         restart: Restart::Permanent,

@@ -89,8 +89,8 @@ impl Supervise {
         let slot = gone.worker.slot;
         self.again.remove(&slot);
         for peer in self.shared.board.peers_of(slot) {
-            if peer == Slot::SUPERVISOR {
-                self.endpoint.peer_gone(slot);
+            if let Some(own) = self.own(peer) {
+                own.peer_gone(slot);
                 self.bury_lane(&gone, peer);
                 continue;
             }

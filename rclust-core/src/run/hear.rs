@@ -116,8 +116,8 @@ impl Supervise {
                 Err(_) => Answer::NotFound,
             },
             Request::Lane { peer } => {
-                let known = peer == Slot::SUPERVISOR || self.shared.directory.read().slots.contains_key(&peer);
-                if !known {
+                let known = self.shared.directory.read().slots.contains_key(&peer);
+                if !known && self.own(peer).is_none() {
                     Answer::Refused(format!("{peer} does not exist"))
                 } else {
                     match self.shared.board.open(worker.slot, peer) {
@@ -140,7 +140,7 @@ impl Supervise {
 
     /// Whose end a worker wants to hear of: at once, if there is nobody.
     fn watch(&mut self, watcher: WorkerId, slot: Slot) {
-        if self.live.keys().any(|worker| worker.slot == slot) {
+        if self.current(slot).is_some() || self.shared.probe(slot).is_some() {
             self.watchers.entry(slot).or_default().insert(watcher);
         } else {
             let worker = WorkerId { slot, incarnation: Incarnation(0) };

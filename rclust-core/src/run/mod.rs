@@ -3,6 +3,7 @@
 pub(crate) mod boot;
 pub(crate) mod bury;
 pub(crate) mod decider;
+pub(crate) mod ground;
 pub(crate) mod hear;
 pub(crate) mod init;
 pub(crate) mod keeper;
@@ -10,6 +11,7 @@ pub(crate) mod open;
 pub(crate) mod panic;
 pub(crate) mod perform;
 pub(crate) mod porter;
+pub(crate) mod probe;
 pub(crate) mod shared;
 pub(crate) mod supervise;
 pub(crate) mod tracks;

@@ -13,13 +13,14 @@ use crate::cluster::Cluster;
 use crate::error::{RunError, StartError};
 use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
-use crate::mailbox::endpoint::Endpoint;
+use crate::mailbox::endpoint::{self, Endpoint};
 use crate::mailbox_spec::Mailbox;
 use crate::run::boot::{Booted, Home, booted};
 use crate::run::decider::Decider;
-use crate::run::shared::{Command, InSupervisor, Shared};
+use crate::run::ground::Ground;
+use crate::run::shared::{Command, InCluster, Shared};
 use crate::run::supervise;
-use crate::trace::Story;
+use crate::trace::{self, Story};
 use crate::tree::machine::Tree;
 use crate::tree::plan::{ChildKind, ChildPlan, SupervisorPlan};
 use crate::wire::control::Found;
@@ -32,14 +33,8 @@ const STORIES: usize = 1024;
 
 /// Starts a tree in a process that passed boot as supervisor.
 pub(crate) async fn start(plan: SupervisorPlan, launches: Vec<Launch>) -> Result<Cluster, StartError> {
-    let home = match booted() {
-        Some(Booted::Supervisor(home)) => home,
-        Some(Booted::Worker) => return Err(StartError::InWorker),
-        None => return Err(StartError::NotBooted),
-    };
-    check_roles(&plan, "", &launches, home)?;
-    let tree = Tree::new(plan, fastrand::u64(..))?;
-    let (shared, endpoint, up) = open(Decider::Tree(Box::new(tree)), launches)?;
+    let home = home()?;
+    let (shared, endpoint, up) = plant(home, plan, launches)?;
     match up.await {
         Ok(Ok(())) => Ok(Cluster::new(shared, endpoint)),
         // An operator's stop while the tree was starting is a graceful end of the program: `boot` ends the body here.
@@ -52,34 +47,51 @@ pub(crate) async fn start(plan: SupervisorPlan, launches: Vec<Launch>) -> Result
     }
 }
 
+/// The home of this process's cluster.
+pub(crate) fn home() -> Result<&'static Arc<Home>, StartError> {
+    // A test's worker is a thread of a process that never passed boot.
+    let in_worker = endpoint::current().is_some_and(|own| own.control().is_some());
+    match booted() {
+        Some(Booted::Supervisor(home)) if !in_worker => Ok(home),
+        Some(Booted::Supervisor(_) | Booted::Worker) => Err(StartError::InWorker),
+        None if in_worker => Err(StartError::InWorker),
+        None => Err(StartError::NotBooted),
+    }
+}
+
+/// Checks a tree, and starts the threads with it to decide.
+pub(crate) fn plant(home: &Arc<Home>, plan: SupervisorPlan, launches: Vec<Launch>) -> Result<Opened, StartError> {
+    check_plan(&plan, "", &launches, &home.ground)?;
+    let tree = Tree::new(plan, fastrand::u64(..))?;
+    open(home, Decider::Tree(Box::new(tree)), launches)
+}
+
 /// What a started supervisor gives: the last part tells when every child is up.
-type Opened = (Arc<Shared>, Arc<Endpoint>, oneshot::Receiver<Result<(), StartError>>);
+pub(crate) type Opened = (Arc<Shared>, Arc<Endpoint>, oneshot::Receiver<Result<(), StartError>>);
 
 /// Starts the threads, with the tree or a player to decide.
-pub(crate) fn open(decider: Decider, launches: Vec<Launch>) -> Result<Opened, StartError> {
-    let home = match booted() {
-        Some(Booted::Supervisor(home)) => home,
-        Some(Booted::Worker) => return Err(StartError::InWorker),
-        None => return Err(StartError::NotBooted),
-    };
+pub(crate) fn open(home: &Arc<Home>, decider: Decider, launches: Vec<Launch>) -> Result<Opened, StartError> {
     let mut running = home.running.lock();
     if running.is_some() {
         return Err(StartError::AlreadyRunning);
     }
     let (commands, orders) = mpsc::unbounded_channel();
-    let shared = Shared::new(commands);
+    let shared = Shared::new(home.ground.clone(), commands);
     let me = WorkerId { slot: Slot::SUPERVISOR, incarnation: Incarnation(1) };
-    let upstream = Box::new(InSupervisor(shared.clone()));
+    let upstream = Box::new(InCluster { shared: shared.clone(), me: Slot::SUPERVISOR });
     let endpoint = Endpoint::new(me, "the supervisor".to_owned(), home.runtime.clone(), upstream);
     endpoint.set_ready();
-    endpoint.install();
+    if home.ground.has_process() {
+        endpoint.install();
+    }
     *running = Some(shared.clone());
     drop(running);
 
     let (told, up) = oneshot::channel();
     let (stories, teller) = mpsc::channel(STORIES);
     let missed = Arc::new(AtomicU64::new(0));
-    home.teller.lock().replace(background::spawn_on(&home.runtime, tell(teller, missed.clone())));
+    let telling = tell(teller, missed.clone(), home.ground.has_process());
+    home.teller.lock().replace(background::spawn_on(&home.runtime, telling));
     let next_launch = launches.len() as u32;
     let launches: HashMap<u32, Launch> = (0..).zip(launches).collect();
     list(&shared, &decider, &launches, Slot::SUPERVISOR);
@@ -89,7 +101,7 @@ pub(crate) fn open(decider: Decider, launches: Vec<Launch>) -> Result<Opened, St
         next_launch,
         shared: shared.clone(),
         endpoint: endpoint.clone(),
-        home,
+        home: home.clone(),
         orders,
         told,
         stories,
@@ -103,26 +115,28 @@ pub(crate) fn open(decider: Decider, launches: Vec<Launch>) -> Result<Opened, St
     Ok((shared, endpoint, up))
 }
 
-/// Compares every type in the tree with the program's list, before anything is started.
-fn check_roles(plan: &SupervisorPlan, path: &str, launches: &[Launch], home: &Home) -> Result<(), StartError> {
+/// Refuses what cannot run, before anything is started.
+fn check_plan(plan: &SupervisorPlan, path: &str, launches: &[Launch], ground: &Ground) -> Result<(), StartError> {
     for child in &plan.children {
         let path = if path.is_empty() { child.name.clone() } else { format!("{path}/{}", child.name) };
-        check_role(child, &path, launches, home)?;
+        check_child(child, &path, launches, ground)?;
     }
     Ok(())
 }
 
-fn check_role(child: &ChildPlan, path: &str, launches: &[Launch], home: &Home) -> Result<(), StartError> {
+/// The same for one child.
+pub(crate) fn check_child(
+    child: &ChildPlan,
+    path: &str,
+    launches: &[Launch],
+    ground: &Ground,
+) -> Result<(), StartError> {
     let launch = match &child.kind {
-        ChildKind::Supervisor(inner) => return check_roles(inner, path, launches, home),
+        ChildKind::Supervisor(inner) => return check_plan(inner, path, launches, ground),
         ChildKind::Worker { launch } => launches.get(*launch as usize),
     };
     let Some(launch) = launch else { return Ok(()) };
-    if !home.roles.iter().any(|role| (role.id)() == (launch.role.id)()) {
-        let listed: Vec<&str> = home.roles.iter().map(|role| (role.name)()).collect();
-        let listed = if listed.is_empty() { "nothing".to_owned() } else { listed.join(", ") };
-        return Err(StartError::UnknownRole { child: path.to_owned(), role: (launch.role.name)().to_owned(), listed });
-    }
+    ground.check(path, launch)?;
     match &launch.args {
         Args::Same(Err(error)) if !launch.template => {
             Err(StartError::Args { child: path.to_owned(), error: error.clone() })
@@ -132,15 +146,6 @@ fn check_role(child: &ChildPlan, path: &str, launches: &[Launch], home: &Home) -
             Err(StartError::Args { child: path.to_owned(), error })
         }
         _ => Ok(()),
-    }
-}
-
-/// The same for a child that is added at run time.
-pub(crate) fn check_child(child: &ChildPlan, launches: &[Launch]) -> Result<(), StartError> {
-    match booted() {
-        Some(Booted::Supervisor(home)) => check_role(child, &child.name, launches, home),
-        Some(Booted::Worker) => Err(StartError::InWorker),
-        None => Err(StartError::NotBooted),
     }
 }
 
@@ -175,12 +180,13 @@ pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Laun
 }
 
 /// Tells stories on the main thread, where blocking holds up nobody but the program's own body.
-async fn tell(mut stories: mpsc::Receiver<Story>, missed: Arc<AtomicU64>) {
+async fn tell(mut stories: mpsc::Receiver<Story>, missed: Arc<AtomicU64>, has_process: bool) {
+    let say = if has_process { trace::say } else { trace::print };
     while let Some(story) = stories.recv().await {
-        story.tell();
+        story.tell(say);
         let missed = missed.swap(0, Ordering::Relaxed);
         if missed > 0 {
-            Story::Missed { stories: missed }.tell();
+            Story::Missed { stories: missed }.tell(say);
         }
     }
 }
@@ -191,7 +197,7 @@ pub(crate) struct Setup {
     pub(crate) next_launch: u32,
     pub(crate) shared: Arc<Shared>,
     pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) home: &'static Home,
+    pub(crate) home: Arc<Home>,
     pub(crate) orders: mpsc::UnboundedReceiver<Command>,
     pub(crate) told: oneshot::Sender<Result<(), StartError>>,
     pub(crate) stories: mpsc::Sender<Story>,

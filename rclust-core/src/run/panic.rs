@@ -1,11 +1,13 @@
 //! What a panic said, kept for the supervisor.
 
+use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::panic::PanicHookInfo;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use crate::ipc::control::Control;
+use crate::mailbox::endpoint;
 use crate::wire::control::{Ending, ToSupervisor};
 
 /// At most so many bytes of a text go to the supervisor.
@@ -23,23 +25,42 @@ thread_local! {
     static LAST: RefCell<Option<Panic>> = const { RefCell::new(None) };
 }
 
-/// Notes every panic of this thread before the hook that stood here runs. Where panics abort, the supervisor is told at once.
+/// Notes every panic of this process, each thread's for itself. Where panics abort, the supervisor is told at once.
 pub(crate) fn note_panics(control: Arc<Control>) {
+    note(
+        || true,
+        move |panic| {
+            if cfg!(panic = "abort") {
+                control.say(&ToSupervisor::Ending(panic.clone().into()));
+            }
+        },
+    );
+}
+
+/// Notes the panics of the threads that play workers, in a process that is not ours (a test's).
+pub(crate) fn note_panics_of_threads() {
+    static NOTED: Once = Once::new();
+    NOTED.call_once(|| note(endpoint::is_seated, |_| {}));
+}
+
+/// Installs a hook that runs before the one that stood here.
+fn note(whether: fn() -> bool, tell: impl Fn(&Panic) + Send + Sync + 'static) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        let panic = account(info);
-        if cfg!(panic = "abort") {
-            control.say(&ToSupervisor::Ending(panic.clone().into()));
+        if whether() {
+            let panic = account(info);
+            tell(&panic);
+            LAST.with(|last| *last.borrow_mut() = Some(panic));
         }
-        LAST.with(|last| *last.borrow_mut() = Some(panic));
         before(info);
     }));
 }
 
-/// The last panic of this thread.
-pub(crate) fn last() -> Panic {
+/// The last panic of this thread, which had this payload.
+pub(crate) fn last(payload: &dyn Any) -> Panic {
+    // A hook that somebody installed after ours may not call it.
     LAST.with(|last| last.borrow_mut().take()).unwrap_or_else(|| Panic {
-        message: "a panic without a message".to_owned(),
+        message: cut(text(payload)),
         location: None,
         backtrace: None,
     })
@@ -55,7 +76,7 @@ fn account(info: &PanicHookInfo<'_>) -> Panic {
 }
 
 /// A panic's message, for the two types that `panic!` makes.
-fn text(payload: &dyn std::any::Any) -> &str {
+fn text(payload: &dyn Any) -> &str {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => text,
         (_, Some(text)) => text,

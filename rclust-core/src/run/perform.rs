@@ -1,5 +1,6 @@
 //! Tree actions to effects. Each begins here and never waits; its outcome comes back as an event.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::exit::{ExitReason, StopReason};
 use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
 use crate::mailbox::dead::DeadReason;
+use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::lane::Parts;
 use crate::run::bury::Gone;
 use crate::run::shared::Command;
@@ -31,9 +33,11 @@ impl Supervise {
                 self.last.insert(worker.slot, (launch, worker.incarnation));
                 self.ordered
                     .insert(worker, Ordered { launch, attempt, previous, at: Instant::now(), kill: false, stop: None });
-                // The terminal is the foreground group's: a worker that inherits it stays in the supervisor's.
-                let inherits = self.launches.get(&launch).is_some_and(|launch| launch.stdin);
-                self.spawner.order(worker, !inherits);
+                let order = match self.launches.get(&launch) {
+                    Some(launch) => self.shared.ground.order(self.shared.name(worker.slot), launch),
+                    None => Box::new(|_| Err(io::Error::other("a child without a launch"))),
+                };
+                self.spawner.order(worker, order);
             }
             Action::Stop { worker, why, deadline } => self.ask_to_stop(worker, why, deadline),
             Action::Kill { worker } => self.kill_or_cancel(worker),
@@ -156,8 +160,8 @@ impl Supervise {
     /// Sends both sides of a lane their part, where they live and have not had it.
     pub(crate) fn share_lane(&mut self, a: Slot, b: Slot) {
         for (me, peer) in [(a, b), (b, a)] {
-            if me == Slot::SUPERVISOR {
-                self.share_with_body(peer);
+            if let Some(own) = self.own(me) {
+                self.share_with(&own, peer);
                 continue;
             }
             let workers: Vec<WorkerId> = self.live.keys().filter(|worker| worker.slot == me).copied().collect();
@@ -169,10 +173,15 @@ impl Supervise {
         }
     }
 
-    /// The supervisor's own part, so that its body hears of messages from a lane that a worker asked for.
-    fn share_with_body(&self, peer: Slot) {
-        if let Ok((parts, _)) = self.shared.board.open(Slot::SUPERVISOR, peer) {
-            if let Err(error) = self.endpoint.add(parts) {
+    /// An endpoint of this process: its body's, or a test's probe.
+    pub(crate) fn own(&self, slot: Slot) -> Option<Arc<Endpoint>> {
+        if slot == Slot::SUPERVISOR { Some(self.endpoint.clone()) } else { self.shared.probe(slot) }
+    }
+
+    /// This process's own part, so that its body hears of messages from a lane that a worker asked for.
+    fn share_with(&self, own: &Arc<Endpoint>, peer: Slot) {
+        if let Ok((parts, _)) = self.shared.board.open(own.me().slot, peer) {
+            if let Err(error) = own.add(parts) {
                 let name = self.shared.name(peer);
                 let text = format!("the supervisor cannot map its lane: {error}");
                 let worker = WorkerId { slot: peer, incarnation: Incarnation(0) };
@@ -204,8 +213,8 @@ impl Supervise {
         for left in self.what_it_left(worker) {
             self.bury(worker, &name, reason, &left);
             self.tell_tracks(left.peer, worker.slot, left.taken.0, reason);
-            if left.peer == Slot::SUPERVISOR {
-                self.endpoint.peer_died(worker.slot, left.taken.0, reason);
+            if let Some(own) = self.own(left.peer) {
+                own.peer_died(worker.slot, left.taken.0, reason);
                 continue;
             }
             let peers: Vec<WorkerId> = self.live.keys().filter(|peer| peer.slot == left.peer).copied().collect();
@@ -248,6 +257,15 @@ impl Supervise {
         };
         self.story(Story::DeadLetter { worker: to, name: name.to_owned(), bytes: bytes.len(), reason: text });
         self.shared.dead.put(to, name, from, reason, bytes);
+    }
+
+    /// A test's probe is gone: nobody can send to it any more, and those who watch it hear of its end.
+    pub(crate) fn forget_probe(&mut self, slot: Slot) {
+        let Some(endpoint) = self.shared.probes.lock().remove(&slot) else { return };
+        for watcher in self.watchers.remove(&slot).unwrap_or_default() {
+            self.send_down(watcher, endpoint.me(), endpoint.name(), None, &ExitReason::Normal, true);
+        }
+        self.forget(slot);
     }
 
     /// A slot that will never be filled again.

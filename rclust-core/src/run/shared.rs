@@ -17,11 +17,13 @@ use crate::exit::{ExitReason, StopReason};
 use crate::id::{Slot, WorkerId};
 use crate::mailbox::beside::{NotAttached, Tag};
 use crate::mailbox::dead::Dead;
-use crate::mailbox::depot::{Depot, Given};
-use crate::mailbox::endpoint::{Located, Upstream};
+use crate::mailbox::depot::{self, Depot};
+use crate::mailbox::endpoint::{Endpoint, Located, Upstream};
 use crate::mailbox::lane::Parts;
 use crate::mailbox::receiver::Receiver;
 use crate::mailbox::switchboard::Switchboard;
+use crate::run::ground::Ground;
+use crate::run::probe;
 use crate::tree::event::{Action, Answer, Request};
 use crate::wire::control::Found;
 
@@ -55,6 +57,10 @@ pub(crate) enum Command {
     Track { reader: Slot, writer: Slot, end: u64 },
     /// A slot's worker did what no worker of ours does.
     Distrust { slot: Slot, error: String },
+    /// A test has dropped the inbox of a probe.
+    ProbeGone { slot: Slot },
+    /// A test wants the worker of a slot dead, as by a crash; who it was.
+    Crash { slot: Slot, crashed: oneshot::Sender<Option<WorkerId>> },
 }
 
 /// The names of the tree.
@@ -74,6 +80,10 @@ pub(crate) struct Shared {
     pub(crate) depot: Depot,
     pub(crate) dead: Dead,
     pub(crate) inbox: Arc<tokio::sync::Mutex<Option<Receiver>>>,
+    /// The probes of tests that this cluster has met.
+    pub(crate) probes: Mutex<HashMap<Slot, Arc<Endpoint>>>,
+    /// Where the workers run.
+    pub(crate) ground: Arc<Ground>,
     commands: mpsc::UnboundedSender<Command>,
     /// Made when the first stream is asked for.
     events: OnceLock<Mutex<Option<broadcast::Sender<Event>>>>,
@@ -81,13 +91,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(commands: mpsc::UnboundedSender<Command>) -> Arc<Shared> {
+    pub(crate) fn new(ground: Arc<Ground>, commands: mpsc::UnboundedSender<Command>) -> Arc<Shared> {
         Arc::new(Shared {
             directory: RwLock::default(),
             board: Switchboard::default(),
             depot: Depot::default(),
             dead: Dead::default(),
             inbox: Arc::default(),
+            probes: Mutex::default(),
+            ground,
             commands,
             events: OnceLock::new(),
             end: watch::channel(None).0,
@@ -152,6 +164,20 @@ impl Shared {
         }
     }
 
+    /// A test's probe, met now or before.
+    pub(crate) fn probe(self: &Arc<Self>, slot: Slot) -> Option<Arc<Endpoint>> {
+        if self.ground.has_process() {
+            return None;
+        }
+        let mut probes = self.probes.lock();
+        if let Some(endpoint) = probes.get(&slot) {
+            return Some(endpoint.clone());
+        }
+        let endpoint = probe::meet(slot, self)?;
+        probes.insert(slot, endpoint.clone());
+        Some(endpoint)
+    }
+
     /// A slot's path.
     pub(crate) fn name(&self, slot: Slot) -> String {
         let directory = self.directory.read();
@@ -160,37 +186,40 @@ impl Shared {
     }
 }
 
-/// The supervisor's body's way to all this.
-pub(crate) struct InSupervisor(pub(crate) Arc<Shared>);
+/// The way to all this of an endpoint in this process: the supervisor's body's, or a probe's.
+pub(crate) struct InCluster {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) me: Slot,
+}
 
-impl Upstream for InSupervisor {
+impl Upstream for InCluster {
     fn open(&self, peer: Slot) -> Result<Option<Parts>, String> {
-        if self.0.has_ended() {
+        if self.shared.has_ended() {
             return Err("the cluster has ended".to_owned());
         }
-        if !self.0.directory.read().slots.contains_key(&peer) {
+        if !self.shared.directory.read().slots.contains_key(&peer) && self.shared.probe(peer).is_none() {
             return Err(format!("{peer} does not exist"));
         }
-        let (parts, made) = self.0.board.open(Slot::SUPERVISOR, peer).map_err(|error| error.to_string())?;
+        let (parts, made) = self.shared.board.open(self.me, peer).map_err(|error| error.to_string())?;
         if made {
-            self.0.command(Command::LaneMade { between: (Slot::SUPERVISOR, peer) });
+            self.shared.command(Command::LaneMade { between: (self.me, peer) });
         }
         Ok(Some(parts))
     }
 
     fn find(&self, path: &str) -> Result<Located, LookupError> {
-        self.0.find(path)
+        self.shared.find(path)
     }
 
     fn corrupt(&self, peer: Slot) {
-        self.0.command(Command::Distrust {
+        self.shared.command(Command::Distrust {
             slot: peer,
             error: "its mailbox ring to the supervisor is corrupt".to_owned(),
         });
     }
 
     fn attach(&self, tag: Tag, large: bool, fds: &[BorrowedFd<'_>]) -> Result<(), NotAttached> {
-        self.0.depot.put(Slot::SUPERVISOR, tag, large, fds, &self.0.board).map_err(NotAttached::Os)
+        self.shared.depot.put(self.me, tag, large, fds, &self.shared.board).map_err(NotAttached::Os)
     }
 
     fn attach_room(&self) -> BoxFuture<'_, ()> {
@@ -199,11 +228,7 @@ impl Upstream for InSupervisor {
     }
 
     fn fetch(&self, tag: Tag, _descriptors: usize) -> BoxFuture<'_, io::Result<Vec<OwnedFd>>> {
-        let given = self.0.depot.give(Slot::SUPERVISOR, tag, &self.0.board);
-        Box::pin(std::future::ready(given.and_then(|given| match given {
-            Given::Descriptors(fds) => Ok(fds),
-            Given::Gone => Err(io::Error::other("its sender did not send it")),
-        })))
+        Box::pin(std::future::ready(depot::given(self.shared.depot.give(self.me, tag, &self.shared.board))))
     }
 
     fn track(&self, reader: Slot, writer: Slot, end: u64) {
@@ -211,6 +236,6 @@ impl Upstream for InSupervisor {
     }
 
     fn handled(&self, tag: Tag) {
-        self.0.depot.handled(Slot::SUPERVISOR, tag);
+        self.shared.depot.handled(self.me, tag);
     }
 }

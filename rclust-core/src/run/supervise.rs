@@ -20,17 +20,18 @@ use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
 use crate::ipc::link::{Outgoing, SupervisorEnd};
 use crate::mailbox::endpoint::Endpoint;
-use crate::process::spawn::{Program, Spawned, Spawner, Started};
+use crate::process::spawn::{Spawned, Spawner, Started};
 use crate::process::watch::Watched;
 use crate::run::boot::Home;
 use crate::run::bury::{Again, Gone};
 use crate::run::decider::Decider;
+use crate::run::ground::Ground;
 use crate::run::keeper::{self, FromWorker};
 use crate::run::open::{self, Setup};
 use crate::run::porter::Porter;
 use crate::run::shared::{Command, Shared};
 use crate::run::tracks::Tracks;
-use crate::sys::identity::Identity;
+use crate::sys::identity::{self, Identity};
 use crate::trace::Story;
 use crate::tree::event::{Action, Answer as Managed, CallId, Event, GiveUp, Request as Management, Time};
 use crate::wire::control::{Answer, Ending, ToWorker};
@@ -64,7 +65,9 @@ pub(crate) fn run(setup: Setup) {
     if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(supervise(setup)))).is_err() {
         // A bug of ours. A supervisor that hears nothing any more is worse than none: its workers go with it.
         shared.set_ended(Err(RunError::Lost));
-        crate::sys::process::exit_now(101);
+        if shared.ground.has_process() {
+            crate::sys::process::exit_now(101);
+        }
     }
 }
 
@@ -114,7 +117,7 @@ pub(crate) struct Supervise {
     pub(crate) calls: HashMap<CallId, oneshot::Sender<Managed>>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) home: &'static Home,
+    pub(crate) home: Arc<Home>,
     pub(crate) spawner: Spawner,
     pub(crate) identity: Identity,
     pub(crate) live: HashMap<WorkerId, Live>,
@@ -178,26 +181,32 @@ async fn supervise(setup: Setup) {
         tokio::select! {
             // Signals first: an order that reaches everybody must not be overtaken by the ends it causes.
             biased;
-            name = signals.next() => own.signal(name),
+            name = next_signal(&mut signals) => own.signal(name),
             Some(command) = orders.recv() => own.command(command),
             Some(spawned) = newborn.recv() => own.born(spawned),
             Some(event) = from_workers.recv() => own.heard(event),
             () = timer => own.decide(Event::Wakeup),
         }
     }
-    let now = own.now;
+    let (now, has_process) = (own.now, shared.ground.has_process());
     // Calls that come too late find nobody, and their callers hear of that.
     drop((own, orders, newborn, from_workers));
+    if !has_process {
+        return;
+    }
     // The tree has ended; the program's body may go on, or be stuck. The signals are still ours: one more ends the program,
     // unless a second one has come already.
     if !now {
-        signals.next().await;
+        next_signal(&mut signals).await;
     }
     tokio::time::sleep(LAST_WORDS).await;
     crate::sys::process::exit_now(1);
 }
 
-type Prepared = (Supervise, mpsc::UnboundedReceiver<Command>, Signals);
+/// Where the extension hears what happens.
+type Net = mpsc::UnboundedSender<extension::Event>;
+
+type Prepared = (Supervise, mpsc::UnboundedReceiver<Command>, Option<Signals>);
 
 fn prepare(
     setup: Setup,
@@ -205,10 +214,13 @@ fn prepare(
     spawned: mpsc::UnboundedSender<Spawned>,
 ) -> Result<Prepared, (oneshot::Sender<Result<(), StartError>>, io::Error)> {
     let Setup { tree, launches, next_launch, shared, endpoint, home, orders, told, stories, missed, extension } = setup;
-    let parts = || -> io::Result<(Spawner, Option<mpsc::UnboundedSender<extension::Event>>, Identity, Signals)> {
-        let program: Program = home.program.clone();
-        let identity = Identity::of(&*program.file)?;
-        let spawner = Spawner::start(program, move |outcome| {
+    let ground = shared.ground.clone();
+    let parts = || -> io::Result<(Spawner, Option<Net>, Identity, Option<Signals>)> {
+        let identity = match &*ground {
+            Ground::Processes { program, .. } => Identity::of(&*program.file)?,
+            Ground::Threads(_) => identity::own_identity()?,
+        };
+        let spawner = Spawner::start(ground.has_process(), move |outcome| {
             // The loop ends only when nothing is ordered any more.
             let _ = spawned.send(outcome);
         })?;
@@ -224,7 +236,9 @@ fn prepare(
             }
             None => None,
         };
-        Ok((spawner, extension, identity, Signals::new()?))
+        // A test's signals are its harness's.
+        let signals = if ground.has_process() { Some(Signals::new()?) } else { None };
+        Ok((spawner, extension, identity, signals))
     };
     match parts() {
         Ok((spawner, extension, identity, signals)) => {
@@ -290,6 +304,13 @@ impl Signals {
             _ = self.quit.recv() => "SIGQUIT",
             _ = self.hup.recv() => "SIGHUP",
         }
+    }
+}
+
+async fn next_signal(signals: &mut Option<Signals>) -> &'static str {
+    match signals {
+        Some(signals) => signals.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -425,13 +446,26 @@ impl Supervise {
                 self.story(Story::Refused { worker, name: self.shared.name(worker.slot), address, error });
             }
             Command::Track { reader, writer, end } => self.track(Slot::SUPERVISOR, reader, writer, end),
+            Command::ProbeGone { slot } => self.forget_probe(slot),
+            Command::Crash { slot, crashed } => {
+                let worker = self.current(slot);
+                if let Some(live) = worker.and_then(|worker| self.live.get(&worker)) {
+                    live.process.kill();
+                }
+                // The test may have stopped waiting.
+                let _ = crashed.send(worker);
+            }
             Command::Distrust { slot, error } => {
-                let current = self.live.keys().find(|worker| worker.slot == slot).copied();
-                if let Some(worker) = current {
+                if let Some(worker) = self.current(slot) {
                     self.distrust(worker, error);
                 }
             }
         }
+    }
+
+    /// Who fills a slot now.
+    pub(crate) fn current(&self, slot: Slot) -> Option<WorkerId> {
+        self.live.keys().find(|worker| worker.slot == slot).copied()
     }
 
     /// A management call: what it wants run is numbered, and what it adds to the tree is listed before it starts.
@@ -483,7 +517,7 @@ impl Supervise {
     fn adopt(&mut self, worker: WorkerId, ordered: &Ordered, started: Started) -> io::Result<()> {
         let name = self.shared.name(worker.slot);
         let kill_group = self.launches.get(&ordered.launch).is_some_and(|launch| launch.kill_group && !launch.stdin);
-        let process = Watched::new(started.pid, started.pidfd, kill_group)?;
+        let process = Watched::new(started.begun, kill_group)?;
         let link = SupervisorEnd::new(started.link)?;
         let (outgoing, frames) = mpsc::channel(FRAMES);
         let start_timeout = self.launches.get(&ordered.launch).map_or(Duration::ZERO, |launch| launch.start_timeout);
@@ -557,6 +591,7 @@ impl Supervise {
         self.extension = None;
         // Nothing can be sent any more, before anybody hears of the end.
         self.endpoint.close();
+        self.shared.probes.lock().drain().for_each(|(_, probe)| probe.close());
         // Calls that were never answered hear that the tree has ended by their sender's end.
         self.calls.clear();
         self.shared.set_ended(how);

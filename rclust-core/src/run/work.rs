@@ -38,7 +38,7 @@ pub struct Life {
 
 /// Runs a future to its end or to its panic.
 pub(crate) async fn catch<F: Future>(future: F) -> Result<F::Output, Panic> {
-    AssertUnwindSafe(future).catch_unwind().await.map_err(|_| panic::last())
+    AssertUnwindSafe(future).catch_unwind().await.map_err(|payload| panic::last(&*payload))
 }
 
 /// How the loop ends other than by an error.

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use rclust_core::extension::os;
+use rclust_core::extension::{Here, os};
 use rustix::net::RecvFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
@@ -44,13 +44,15 @@ impl Taker {
     /// Takes the next connection.
     ///
     /// Cancel safe: the one act of taking is not divided by an await.
-    pub(crate) async fn take(&self) -> io::Result<Taken> {
+    pub(crate) async fn take(&self, here: &Here) -> io::Result<Taken> {
         loop {
             self.have_spare().await;
             let mut guard = self.queue.readable().await?;
-            match self.take_now() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                other => return other,
+            match here.while_alive(|| self.take_now()) {
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Some(other) => return other,
+                // What is in the queue is its successor's.
+                None => std::future::pending().await,
             }
         }
     }
