@@ -8,6 +8,8 @@ pub use rclust_net::boot;
 
 /// Everything a user names: `use rclust::cluster::{self, ..}`.
 pub mod cluster {
+    pub mod testing;
+
     pub use rclust_core::{
         ASK_LIMIT, Answer, Ask, AskError, AutoShutdown, Backoff, Child, ChildCounts, ChildSpec, ChildState, Cluster,
         Context, DEAD_LETTER_BYTES, DEAD_LETTERS, DeadLetter, DeadLetters, DeadReason, DecodeError, Down, Dynamic,
@@ -21,8 +23,6 @@ pub mod cluster {
     pub use rclust_macros::main;
     #[doc(inline)]
     pub use rclust_net as net;
-    #[doc(inline)]
-    pub use rclust_net::testing;
 }
 
 /// Chapters beside the reference.

@@ -7,7 +7,7 @@ use rclust::cluster::net::TcpListener;
 use rclust::cluster::testing::{self, TestCluster};
 use rclust::cluster::{
     self, AskError, Child, Context, DeadReason, Down, Event, EventKind, Events, ExitReason, Inbox, ManageError, Never,
-    Pool, Reply, Restart, RunError, Shutdown, StartError, Stdin, StopReason, Supervisor, WorkerId, WorkerRef,
+    Pool, Reply, Restart, RunError, Shutdown, Socket, StartError, Stdin, StopReason, Supervisor, WorkerId, WorkerRef,
 };
 use rclust_tests::DEADLINE;
 use serde::{Deserialize, Serialize};
@@ -601,6 +601,62 @@ async fn a_worker_whose_probe_is_gone_finds_it_closed() {
             assert!(matches!(&reason, ExitReason::Error(text) if text.contains("is closed")), "{reason}");
         }
     }
+}
+
+/// What does not fit into a ring, or is no bytes.
+#[derive(Debug, Serialize, Deserialize)]
+enum Parcel {
+    Large(String, Reply<String>),
+    Pass(Socket<tokio::net::TcpStream>, WorkerRef<Parcel>),
+    Crash(Vec<u8>),
+}
+
+struct Carrier;
+
+impl cluster::Worker for Carrier {
+    type Msg = Parcel;
+    type Args = ();
+    async fn start((): (), _: &mut Context<Self>) -> cluster::Result<Self> {
+        Ok(Carrier)
+    }
+    async fn on_message(&mut self, parcel: Parcel, cx: &mut Context<Self>) -> cluster::Result<()> {
+        match parcel {
+            Parcel::Large(text, reply) => reply.send(text + "!"),
+            Parcel::Pass(socket, to) => to.send(Parcel::Pass(socket, cx.me())).await?,
+            // Delivered again, it is handled.
+            Parcel::Crash(_) if cx.delivery() == 1 => panic!("with a large message in hand"),
+            Parcel::Crash(_) => {}
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn sockets_and_large_messages_travel_and_are_delivered_again() {
+    let (probe, mut inbox) = testing::probe();
+    let carrier = Child::<Carrier>::new("carrier").redeliver(1);
+    let cluster = up(Supervisor::one_for_one().child(carrier)).await;
+    let (carrier, mut events) = (cluster.worker::<Carrier>("carrier").unwrap(), cluster.events());
+    let text = "x".repeat(3 << 20);
+    let answer = carrier.ask(|reply| Parcel::Large(text.clone(), reply)).timeout(DEADLINE).await.unwrap();
+    assert!(answer.len() == text.len() + 1 && answer.ends_with("x!"));
+    // From the test to a worker to the probe, which passes it on, through its own lane, to itself.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (served, _) = listener.accept().await.unwrap();
+    carrier.send(Parcel::Pass(Socket::new(served.into_inner()), probe.clone())).await.unwrap();
+    let Parcel::Pass(served, by) = soon("a socket", inbox.recv()).await else { panic!("no socket") };
+    probe.send(Parcel::Pass(served, by)).await.unwrap();
+    let Parcel::Pass(served, by) = soon("a socket", inbox.recv()).await else { panic!("no socket") };
+    served.into_inner().write_all(b"well travelled").await.unwrap();
+    let mut read = String::new();
+    soon("what was written", client.read_to_string(&mut read)).await.unwrap();
+    assert_eq!(read, "well travelled");
+    // By the reference that came with it.
+    by.send(Parcel::Crash(vec![7; 2 << 20])).await.unwrap();
+    assert!(matches!(exit(&mut events, "carrier").await, (ExitReason::Panic { .. }, false)));
+    carrier.ask(|reply| Parcel::Large(String::new(), reply)).timeout(DEADLINE).await.unwrap();
+    assert!(cluster.dead_letters().try_next().is_none());
 }
 
 /// Serves one line on a shared port, from wherever it is told to bind.

@@ -1,4 +1,4 @@
-//! Tests of your own workers.
+//! The same tree with a thread for each worker, for tests: `cluster::testing` of the `rclust` crate, which says more.
 
 use std::future::Future;
 

@@ -122,6 +122,12 @@ impl Upstream for ThroughCluster {
         })
     }
 
+    fn track(&self, reader: Slot, writer: Slot, end: u64) {
+        if let Ok(cluster) = self.cluster() {
+            cluster.track(reader, writer, end);
+        }
+    }
+
     fn handled(&self, tag: Tag) {
         if tag.peer == self.me {
             self.depot.handled(self.me, tag);

@@ -53,8 +53,8 @@ pub(crate) enum Command {
     Call { request: Request, launches: Vec<Launch>, answer: oneshot::Sender<Answer> },
     /// An action of a player that holds the tree.
     Perform(Action),
-    /// A reply port of the body's is in a message of `writer` to `reader`.
-    Track { reader: Slot, writer: Slot, end: u64 },
+    /// A reply port of the body's, or a probe's, is in a message of `writer` to `reader`.
+    Track { asker: Slot, reader: Slot, writer: Slot, end: u64 },
     /// A slot's worker did what no worker of ours does.
     Distrust { slot: Slot, error: String },
     /// A test has dropped the inbox of a probe.
@@ -232,7 +232,7 @@ impl Upstream for InCluster {
     }
 
     fn track(&self, reader: Slot, writer: Slot, end: u64) {
-        self.0.command(Command::Track { reader, writer, end });
+        self.shared.command(Command::Track { asker: self.me, reader, writer, end });
     }
 
     fn handled(&self, tag: Tag) {

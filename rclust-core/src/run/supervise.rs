@@ -445,7 +445,7 @@ impl Supervise {
             Command::RefusedListen { worker, address, error } => {
                 self.story(Story::Refused { worker, name: self.shared.name(worker.slot), address, error });
             }
-            Command::Track { reader, writer, end } => self.track(Slot::SUPERVISOR, reader, writer, end),
+            Command::Track { asker, reader, writer, end } => self.track(asker, reader, writer, end),
             Command::ProbeGone { slot } => self.forget_probe(slot),
             Command::Crash { slot, crashed } => {
                 let worker = self.current(slot);

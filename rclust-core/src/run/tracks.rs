@@ -81,8 +81,8 @@ impl Supervise {
     }
 
     fn tell_asker(&self, asker: Slot, (writer, reader): (Slot, Slot), taken: u64, reason: &ExitReason) {
-        if asker == Slot::SUPERVISOR {
-            return self.endpoint.moved_died(writer, reader, taken, reason);
+        if let Some(own) = self.own(asker) {
+            return own.moved_died(writer, reader, taken, reason);
         }
         let askers: Vec<WorkerId> = self.live.keys().filter(|worker| worker.slot == asker).copied().collect();
         for asker in askers {
