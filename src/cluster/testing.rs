@@ -55,7 +55,8 @@
 //! | who a thread belongs to | its process | the worker whose runtime it is of: spawned, local and blocking tasks. A bare `std::thread::spawn` belongs to nobody |
 //! | the pid in events | the worker's | the test's |
 //!
-//! Several clusters in one test binary do not meet, also with equal names. Time is real: do not pause tokio's clock, the workers'
+//! Several clusters in one test binary do not meet, also with equal names. Each worker costs two threads and some twenty
+//! descriptors of the test's process. Time is real: do not pause tokio's clock, the workers'
 //! clocks go on and the test's own questions time out at once.
 //!
 //! # Integration tests: real processes

@@ -63,7 +63,8 @@ pub(crate) struct Control {
     runtime: OnceLock<Handle>,
     porter: OnceLock<Arc<Porter>>,
     asking_for_porter: Mutex<()>,
-    waiting: Mutex<HashMap<u64, Then>>,
+    /// The open questions; `None`: the link has ended, and no answer will come.
+    waiting: Mutex<Option<HashMap<u64, Then>>>,
     next: AtomicU64,
     stop: watch::Sender<Option<Stop>>,
     downs: Mutex<Option<tokio::sync::mpsc::UnboundedSender<PeerDown>>>,
@@ -81,7 +82,7 @@ impl Control {
             runtime: OnceLock::new(),
             porter: OnceLock::new(),
             asking_for_porter: Mutex::new(()),
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Some(HashMap::new())),
             next: AtomicU64::new(1),
             stop: watch::channel(None).0,
             downs: Mutex::default(),
@@ -134,7 +135,10 @@ impl Control {
 
     fn ask_with(&self, request: Request, then: impl FnOnce(Answered) + Send + 'static) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.waiting.lock().insert(id, Box::new(then));
+        // After the end, what waits for the answer finds `then` dropped.
+        if let Some(waiting) = &mut *self.waiting.lock() {
+            waiting.insert(id, Box::new(then));
+        }
         self.say(&ToSupervisor::Request { id, request });
         id
     }
@@ -147,8 +151,8 @@ impl Control {
             let _ = sender.send(answered);
         });
         receiver.recv_timeout(ANSWER_LIMIT).map_err(|_| {
-            self.waiting.lock().remove(&id);
-            format!("the supervisor did not answer within {ANSWER_LIMIT:?}")
+            self.take_waiting(id);
+            format!("the supervisor is gone, or did not answer within {ANSWER_LIMIT:?}")
         })
     }
 
@@ -216,7 +220,7 @@ impl Control {
                 let _ = begin.try_send(());
             }
             ToWorker::Answer { id, answer } => {
-                if let Some(then) = self.waiting.lock().remove(&id) {
+                if let Some(then) = self.take_waiting(id) {
                     then((answer, fds));
                 }
             }
@@ -239,6 +243,10 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    fn take_waiting(&self, id: u64) -> Option<Then> {
+        self.waiting.lock().as_mut()?.remove(&id)
     }
 
     fn order_stop(&self, stop: Stop) {
@@ -339,8 +347,9 @@ pub(crate) fn start(
         if let Err(error) = error {
             control.say(&ToSupervisor::Ending(crate::wire::control::Ending::Error(format!("control lane: {error}"))));
         }
-        // No answer will come.
-        control.waiting.lock().clear();
+        // Dropped without the lock: whoever waits may ask again.
+        let waiting = control.waiting.lock().take();
+        drop(waiting);
         end();
     })?;
     begun.recv().map_err(|_| io::Error::other("the control lane ended before the worker began"))

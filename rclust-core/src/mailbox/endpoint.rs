@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -93,8 +93,9 @@ pub(crate) struct Endpoint {
 
 static PROCESS: OnceLock<Arc<Endpoint>> = OnceLock::new();
 
-/// What the threads of one worker share (in-process mode); filled when it has an endpoint.
-pub(crate) type Seat = Arc<OnceLock<Arc<Endpoint>>>;
+/// What the threads of one worker share (in-process mode); filled when it has an endpoint. Weak, because the runtime that an
+/// endpoint has keeps the seat of its threads.
+pub(crate) type Seat = Arc<OnceLock<Weak<Endpoint>>>;
 
 thread_local! {
     static THREAD: RefCell<Option<Seat>> = const { RefCell::new(None) };
@@ -103,7 +104,7 @@ thread_local! {
 /// Who this thread, or else this process, is.
 pub(crate) fn current() -> Option<Arc<Endpoint>> {
     match THREAD.with(|own| own.borrow().clone()) {
-        Some(seat) => seat.get().cloned(),
+        Some(seat) => seat.get().and_then(Weak::upgrade),
         None => PROCESS.get().cloned(),
     }
 }
@@ -185,15 +186,14 @@ impl Endpoint {
             }
         }
         // For each message: no count is touched.
-        let is_own = |own: Option<&Arc<Endpoint>>| own.is_some_and(|own| Arc::ptr_eq(own, self));
         let here = THREAD.with(|own| match &*own.borrow() {
-            Some(seat) => is_own(seat.get()),
-            None => is_own(PROCESS.get()),
+            Some(seat) => seat.get().is_some_and(|own| Weak::as_ptr(own) == Arc::as_ptr(self)),
+            None => PROCESS.get().is_some_and(|own| Arc::ptr_eq(own, self)),
         });
         if here {
             return act();
         }
-        let seat = Arc::new(OnceLock::from(self.clone()));
+        let seat = Arc::new(OnceLock::from(Arc::downgrade(self)));
         let _restore = Restore(THREAD.with(|own| own.borrow_mut().replace(seat)));
         act()
     }

@@ -521,6 +521,34 @@ mod tests {
         Arc::new(Mapping::new(Arc::new(crate::sys::memory::create("ring-test", len as u64).unwrap()), len).unwrap())
     }
 
+    fn open(map: &Arc<Mapping>) -> (Writer, Reader) {
+        (Writer::open(map.clone(), PLACE, 0).unwrap(), Reader::open(map.clone(), PLACE).unwrap())
+    }
+
+    #[test]
+    fn sides_that_were_cut_off_change_nothing_for_their_successors() {
+        let map = map();
+        let (mut writer, mut reader) = open(&map);
+        for n in 0..3 {
+            writer.push(n, &[n as u8; 9]).unwrap();
+        }
+        let mut buffer = Vec::new();
+        assert_eq!(reader.take(&mut buffer), Ok(Some(0)));
+        reader.cut();
+        writer.cut();
+        assert!(!reader.done() && reader.take(&mut buffer).is_err() && reader.sleep().is_err());
+        assert!(matches!(writer.push(9, &[]), Err(PushError::Corrupt(_))) && !writer.release_if_empty().unwrap());
+        let word = |word| map.load(PLACE.header + word, Ordering::Relaxed);
+        assert_eq!((word(DONE), word(TAKEN), word(TAIL)), (0, 24, 72), "in hand is in hand, and nothing was added");
+        // As the supervisor does after a death.
+        map.store(PLACE.header + DONE, 24, Ordering::Relaxed);
+        let (mut writer, mut reader) = open(&map);
+        writer.push(3, &[]).unwrap();
+        for n in 1..=3 {
+            assert_eq!(reader.take(&mut buffer), Ok(Some(n)));
+        }
+    }
+
     #[test]
     fn a_sleeping_reader_is_rung_once_and_a_waking_one_not_at_all() {
         let map = map();

@@ -87,3 +87,37 @@ impl Thread {
         status.unwrap_or(Status::Unknown)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[tokio::test]
+    async fn the_first_word_counts_and_fences_are_up_when_it_is_told() {
+        let (go, gone) = mpsc::channel::<()>();
+        let (up, fenced) = mpsc::channel();
+        let thread = Thread::start("test".to_owned(), move |own| {
+            own.at_end(move || up.send("first").unwrap());
+            // Blocked until the test lets it go, which is after it was abandoned.
+            let _ = gone.recv();
+            Status::Code(0)
+        })
+        .unwrap();
+        let killed = Status::Signal { signal: 9, core: false };
+        // The fence may be asked for before or after the kill: it is put up either way.
+        thread.end(killed);
+        assert_eq!(fenced.recv().unwrap(), "first");
+        assert_eq!(thread.ended().await, killed);
+        go.send(()).unwrap();
+        assert_eq!(thread.ended().await, killed);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_returns_or_panics_has_ended() {
+        let returned = Thread::start("test".to_owned(), |_| Status::Code(3)).unwrap();
+        assert_eq!(returned.ended().await, Status::Code(3));
+        let panicked = Thread::start("test".to_owned(), |_| panic!("a bug of ours")).unwrap();
+        assert_eq!(panicked.ended().await, Status::Unknown);
+    }
+}

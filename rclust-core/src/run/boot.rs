@@ -425,7 +425,7 @@ fn worker(init: Option<Init>, program: impl Program, booted: Boot, thread: Optio
             Box::new(|| process::exit_now(1))
         }
         Some(thread) => {
-            let _ = seat.set(endpoint.clone());
+            let _ = seat.set(Arc::downgrade(&endpoint));
             endpoint::sit(&seat);
             // Nobody hears what it says when its lanes have been taken from it.
             let (link, dead, thread_too) = (socket.clone(), endpoint.clone(), thread.clone());
