@@ -150,7 +150,8 @@ async fn messages_and_questions_reach_workers_and_what_they_hand_on() {
     cluster.run().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(feature = "threads", tokio::test(flavor = "multi_thread", worker_threads = 2))]
+#[cfg_attr(not(feature = "threads"), tokio::test)]
 async fn a_panic_is_a_death_and_what_waited_is_handled_by_the_next_incarnation_in_order() {
     let (probe, mut seen) = testing::probe();
     let cluster = up(Supervisor::one_for_one().child(actor("a", &probe))).await;
@@ -710,8 +711,8 @@ async fn listening(events: &mut Events, crashed: WorkerId, count: usize) -> Vec<
     addresses
 }
 
-async fn two_workers_share_ports(threads: usize) {
-    let settings = rclust::Settings::new("web").workers(2).threads(threads);
+async fn two_workers_share_ports(settings: rclust::Settings) {
+    let settings = settings.workers(2);
     let (one, other) =
         tokio::join!(async { soon("workers", testing::body_with(settings.clone(), serve)).await.unwrap() }, async {
             soon("workers", testing::body(2, serve)).await.unwrap()
@@ -743,12 +744,13 @@ async fn two_workers_share_ports(threads: usize) {
 
 #[tokio::test]
 async fn workers_with_one_thread_share_ports() {
-    two_workers_share_ports(1).await;
+    two_workers_share_ports(rclust::Settings::new("web")).await;
 }
 
+#[cfg(feature = "threads")]
 #[tokio::test]
 async fn workers_with_three_threads_share_ports() {
-    two_workers_share_ports(3).await;
+    two_workers_share_ports(rclust::Settings::new("web").threads(3)).await;
 }
 
 #[tokio::test]

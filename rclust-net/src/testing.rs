@@ -21,7 +21,8 @@ pub async fn start(tree: Supervisor) -> Result<TestCluster, StartError> {
     start_with(Settings::new("test"), tree).await
 }
 
-/// The same with settings, of which [`Settings::threads`] counts: how many threads the runtime of each worker has.
+/// The same with settings, of which [`Settings::threads`] counts (with the feature `threads`): how many the runtime of each
+/// worker has.
 ///
 /// # Errors
 /// As [`start`]. [`Settings::init`] needs a process.
