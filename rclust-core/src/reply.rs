@@ -18,7 +18,7 @@ use crate::error::AskError;
 use crate::id::{Incarnation, Slot, WorkerId};
 use crate::mailbox::beside::{Body, Large, Parcel};
 use crate::mailbox::endpoint::{self, Endpoint};
-use crate::mailbox::lane::Lane;
+use crate::mailbox::lane::{Lane, OPEN_ASKS};
 use crate::mailbox::pending::{Outcome, Sink};
 use crate::mailbox::sender::{self, Refused};
 use crate::wire::control::Ring;
@@ -348,7 +348,7 @@ impl<T> fmt::Debug for Ask<T> {
 
 async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result<T, AskError> {
     let Question { to, sent } = question;
-    let Sendable { endpoint, lane, bytes, aside, receiver } = sent?;
+    let Sendable { endpoint, lane, bytes, aside, mut receiver } = sent?;
     let exchange = async {
         // Held until the answer: a lane has a bounded number of open asks.
         let _permit = lane.asks.acquire().await;
@@ -372,9 +372,22 @@ async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result
                 }
             }
         }
+        drop((aside, large, bytes));
+        if lane.asks.available_permits() + 1 < OPEN_ASKS {
+            // Others ask too: they have their turn before this one waits for anything, and one ring serves all.
+            tokio::task::yield_now().await;
+        }
         // This task waits now: no reason to let the question wait for the rest of a batch.
         lane.ring_if_needed();
-        drop((aside, large, bytes));
+        let mut outcome = None;
+        let come = || {
+            outcome = receiver.try_recv().ok();
+            outcome.is_some()
+        };
+        endpoint.linger_for_answer(&lane, come).await;
+        if let Some(outcome) = outcome {
+            return Ok(outcome);
+        }
         Ok(receiver.await.unwrap_or(Outcome::Dropped))
     };
     match tokio::time::timeout(limit, exchange).await {

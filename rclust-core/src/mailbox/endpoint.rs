@@ -458,6 +458,37 @@ impl Endpoint {
         Ok(false)
     }
 
+    /// Waits a moment, awake, for an answer in this lane, until `come` says that it has come. What else comes is settled too.
+    ///
+    /// # Cancel safety
+    /// Dropped before completion, the answer comes as if nobody had waited awake.
+    pub(crate) async fn linger_for_answer(self: &Arc<Self>, lane: &Arc<Lane>, mut come: impl FnMut() -> bool) {
+        /// Announces sleep again, also when this is given up in between, and settles what came before that.
+        struct Asleep<'a>(&'a Arc<Endpoint>, &'a Arc<Lane>);
+        impl Drop for Asleep<'_> {
+            fn drop(&mut self) {
+                // A ring that is corrupt is found by the bell's task.
+                while matches!(self.0.take_answers(self.1), Ok(false)) {}
+                self.1.lingering.store(false, Ordering::Release);
+            }
+        }
+        if lane.lingering.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        lane.answers.lock().stay_awake();
+        let asleep = Asleep(self, lane);
+        let look = || {
+            if lane.answers.lock().is_empty() {
+                return come();
+            }
+            let _ = self.take_answers(lane);
+            lane.answers.lock().stay_awake();
+            come()
+        };
+        lane.luck.linger_for_answer(look).await;
+        drop(asleep);
+    }
+
     /// Hands an answer to its asker, with what is beside it.
     fn settle_later(self: &Arc<Self>, from: Slot, what: u32, end: u64, mut bytes: Vec<u8>) {
         let own = self.clone();

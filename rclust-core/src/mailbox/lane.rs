@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::id::Slot;
 use crate::mailbox::beside::Parcel;
+use crate::mailbox::linger::Luck;
 use crate::mailbox::ring::{Corrupt, HEADER, Place, Reader, Writer};
 use crate::sys::descriptors;
 use crate::sys::shared::Mapping;
@@ -170,6 +171,10 @@ pub(crate) struct Lane {
     ringer: Arc<OwnedFd>,
     /// Open asks; more than this wait.
     pub(crate) asks: Semaphore,
+    /// Whether answers come soon.
+    pub(crate) luck: Luck,
+    /// Whether somebody waits awake for them: one does it for all.
+    pub(crate) lingering: AtomicBool,
 }
 
 impl Lane {
@@ -206,6 +211,8 @@ impl Lane {
             ringer: parts.ringer.unwrap_or_else(|| parts.bell.clone()),
             bell: parts.bell,
             asks: Semaphore::new(OPEN_ASKS),
+            luck: Luck::default(),
+            lingering: AtomicBool::new(false),
         })
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod dead;
 pub(crate) mod depot;
 pub(crate) mod endpoint;
 pub(crate) mod lane;
+pub(crate) mod linger;
 pub(crate) mod pending;
 pub(crate) mod receiver;
 pub(crate) mod ring;

@@ -10,6 +10,7 @@ use crate::id::Slot;
 use crate::mailbox::beside::Tag;
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::lane::Lane;
+use crate::mailbox::linger::Luck;
 use crate::mailbox::ring::kind;
 use crate::sys::memory::Sealed;
 use crate::wire::control::Ring;
@@ -35,6 +36,9 @@ pub(crate) struct Receiver {
     /// The first record of this lane has been delivered so often before.
     again: Option<(Slot, u32)>,
     delivery: u32,
+    /// Whether something came since it last looked in vain.
+    busy: bool,
+    luck: Luck,
 }
 
 impl Receiver {
@@ -50,6 +54,8 @@ impl Receiver {
             large: None,
             again,
             delivery: 1,
+            busy: false,
+            luck: Luck::default(),
         }
     }
 
@@ -79,6 +85,7 @@ impl Receiver {
             match taken {
                 Ok(Some(what)) => {
                     self.what = what;
+                    self.busy = true;
                     let from = lane.peer;
                     self.delivery = match self.again {
                         Some((lane, before)) if lane == from => {
@@ -122,6 +129,20 @@ impl Receiver {
     fn rest(&mut self) {
         let Some(lane) = self.turn.pop_front() else { return };
         self.budget = BUDGET;
+        // The last one: the next record may be on its way.
+        if self.turn.is_empty() && std::mem::take(&mut self.busy) {
+            let mut inbox = lane.inbox.lock();
+            if inbox.writer_waits() {
+                lane.ring();
+            }
+            drop(inbox);
+            // What was answered or sent meanwhile is not kept waiting for this.
+            self.endpoint.ring_all();
+            if self.luck.linger(|| !lane.inbox.lock().is_empty()) {
+                self.turn.push_front(lane);
+                return;
+            }
+        }
         // First off the list, then the flag, then the last look: a ring from here on puts it back.
         lane.active.store(false, Ordering::Release);
         let mut inbox = lane.inbox.lock();

@@ -466,6 +466,11 @@ impl Reader {
         self.map.load(word, Ordering::Relaxed) != 0 && self.map.swap(word, 0, Ordering::AcqRel) != 0
     }
 
+    /// Takes the announcement of sleep back: the writer need not ring. [`Reader::sleep`] has to follow.
+    pub(crate) fn stay_awake(&self) {
+        self.map.store(self.place.header + SLEEPING, 0, Ordering::Relaxed);
+    }
+
     /// Announces sleep and looks once more. `false`: there is something, stay awake (the flag may stay set: the
     /// writer then rings once for nothing; clearing it could take a ring that somebody else needs).
     pub(crate) fn sleep(&mut self) -> Result<bool, Corrupt> {

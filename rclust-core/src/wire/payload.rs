@@ -33,6 +33,8 @@ enum Mode {
 struct Scope {
     mode: Cell<Mode>,
     me: Cell<WorkerId>,
+    /// Whether anything of what follows was touched: usually nothing is, and then it need not be looked at.
+    touched: Cell<bool>,
     aside: RefCell<Aside>,
     sockets: RefCell<Vec<Option<OwnedFd>>>,
     /// What a field of ours refused: postcard keeps no texts.
@@ -44,6 +46,7 @@ thread_local! {
         Scope {
             mode: Cell::new(Mode::Idle),
             me: Cell::new(NOBODY),
+            touched: Cell::new(false),
             aside: RefCell::new(Aside { ports: Vec::new(), sockets: Vec::new() }),
             sockets: RefCell::new(Vec::new()),
             refused: Cell::new(None),
@@ -74,37 +77,57 @@ pub(crate) struct Port {
     pub(crate) cell: Arc<reply::Cell>,
 }
 
-/// The outer scope, restored also when an encoder panics. It never lives across an await.
-struct Outer<'a> {
+/// Ends a scope, also when an encoder panics, and restores the outer one. It never lives across an await.
+struct Inside<'a> {
     scope: &'a Scope,
+    /// What was going on, where a message is encoded within another.
+    outer: Option<Box<Outer>>,
+}
+
+struct Outer {
     mode: Mode,
     me: WorkerId,
+    touched: bool,
     aside: Aside,
     sockets: Vec<Option<OwnedFd>>,
     refused: Option<&'static str>,
 }
 
-impl<'a> Outer<'a> {
-    fn leave(scope: &'a Scope, mode: Mode, me: WorkerId, sockets: Vec<Option<OwnedFd>>) -> Outer<'a> {
-        Outer {
-            scope,
-            mode: scope.mode.replace(mode),
-            me: scope.me.replace(me),
-            aside: scope.aside.take(),
-            sockets: scope.sockets.replace(sockets),
-            refused: scope.refused.take(),
-        }
+impl<'a> Inside<'a> {
+    fn enter(scope: &'a Scope, mode: Mode, me: WorkerId) -> Inside<'a> {
+        let nested = scope.mode.get() != Mode::Idle;
+        let outer = nested.then(|| {
+            Box::new(Outer {
+                mode: scope.mode.get(),
+                me: scope.me.get(),
+                touched: scope.touched.replace(false),
+                aside: scope.aside.take(),
+                sockets: scope.sockets.take(),
+                refused: scope.refused.take(),
+            })
+        });
+        scope.mode.set(mode);
+        scope.me.set(me);
+        Inside { scope, outer }
     }
 }
 
-impl Drop for Outer<'_> {
+impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        self.scope.mode.set(self.mode);
-        self.scope.me.set(self.me);
-        self.scope.aside.replace(std::mem::take(&mut self.aside));
-        // Sockets that a message did not name are closed here.
-        self.scope.sockets.replace(std::mem::take(&mut self.sockets));
-        self.scope.refused.set(self.refused);
+        let scope = self.scope;
+        scope.mode.set(Mode::Idle);
+        if scope.touched.replace(false) {
+            // Sockets that a message did not name are closed here.
+            drop((scope.aside.take(), scope.sockets.take(), scope.refused.take()));
+        }
+        if let Some(outer) = self.outer.take() {
+            scope.mode.set(outer.mode);
+            scope.me.set(outer.me);
+            scope.touched.set(outer.touched);
+            scope.aside.replace(outer.aside);
+            scope.sockets.replace(outer.sockets);
+            scope.refused.set(outer.refused);
+        }
     }
 }
 
@@ -132,8 +155,9 @@ impl postcard::ser_flavors::Flavor for Into<'_> {
 /// Appends a message's bytes to `into` and lists what is not bytes. Nothing is taken out of the message.
 pub(crate) fn encode<M: Serialize>(message: &M, me: WorkerId, into: &mut Vec<u8>) -> Result<Aside, String> {
     SCOPE.with(|scope| {
-        let _outer = Outer::leave(scope, Mode::Encode, me, Vec::new());
+        let _inside = Inside::enter(scope, Mode::Encode, me);
         match postcard::serialize_with_flavor(message, Into(into)) {
+            Ok(()) if !scope.touched.get() => Ok(Aside::default()),
             Ok(()) => Ok(scope.aside.take()),
             Err(error) => Err(because(scope, error)),
         }
@@ -144,7 +168,11 @@ pub(crate) fn encode<M: Serialize>(message: &M, me: WorkerId, into: &mut Vec<u8>
 /// not name are closed.
 pub(crate) fn decode<M: DeserializeOwned>(bytes: &[u8], sockets: Vec<OwnedFd>) -> Result<M, String> {
     SCOPE.with(|scope| {
-        let _outer = Outer::leave(scope, Mode::Decode, NOBODY, sockets.into_iter().map(Some).collect());
+        let _inside = Inside::enter(scope, Mode::Decode, NOBODY);
+        if !sockets.is_empty() {
+            scope.touched.set(true);
+            scope.sockets.replace(sockets.into_iter().map(Some).collect());
+        }
         match postcard::take_from_bytes(bytes) {
             Ok((message, [])) => Ok(message),
             Ok(_) => Err(because(scope, postcard::Error::DeserializeBadEncoding)),
@@ -171,7 +199,7 @@ pub(crate) fn encode_plain<M: Serialize>(message: &M) -> Result<Vec<u8>, String>
 /// Traces a type in `trace`: reports ports and references by name, and lets them be made of nothing.
 pub(crate) fn tracing<R>(trace: impl FnOnce() -> R) -> R {
     SCOPE.with(|scope| {
-        let _outer = Outer::leave(scope, Mode::Trace, NOBODY, Vec::new());
+        let _inside = Inside::enter(scope, Mode::Trace, NOBODY);
         trace()
     })
 }
@@ -197,7 +225,12 @@ pub(crate) fn decoding() -> bool {
 
 /// Called by a field of ours that cannot be encoded or decoded: the error's text, which the encoding does not carry.
 pub(crate) fn refuse(why: &'static str) -> &'static str {
-    SCOPE.with(|scope| scope.refused.set(Some(why)));
+    SCOPE.with(|scope| {
+        if scope.mode.get() != Mode::Idle {
+            scope.touched.set(true);
+            scope.refused.set(Some(why));
+        }
+    });
     why
 }
 
@@ -212,6 +245,7 @@ pub(crate) fn note_port(cell: &Arc<reply::Cell>) -> Result<(WorkerId, u64), &'st
             return Err(refuse("a reply port was already sent in this message"));
         }
         let id = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        scope.touched.set(true);
         aside.ports.push(Port { id, cell: cell.clone() });
         Ok((scope.me.get(), id))
     })
@@ -230,6 +264,7 @@ pub(crate) fn note_socket(cell: Arc<dyn Carried>) -> Result<u8, &'static str> {
         if aside.sockets.len() == SOCKETS {
             return Err(refuse("more sockets than one message carries (32)"));
         }
+        scope.touched.set(true);
         aside.sockets.push(cell);
         Ok((aside.sockets.len() - 1) as u8)
     })
