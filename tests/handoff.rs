@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rclust_tests::client::{Connection, Failure, get};
 use rclust_tests::{Running, await_end, command, eventually, kill, procfs, start};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal};
 
 const HTTP: &str = env!("CARGO_BIN_EXE_http");
 const SERVER: &str = env!("CARGO_BIN_EXE_server");
@@ -246,6 +247,83 @@ fn a_worker_at_its_descriptor_limit_is_not_killed_for_it() {
         assert_eq!(response.number("x-pid"), worker, "the worker was replaced");
     }
     assert!(!running.said().contains("unexpected"));
+}
+
+#[test]
+fn a_stopped_or_blocked_worker_holds_no_connection_hostage() {
+    let (running, address) = http(2, "round_robin");
+    all_are_dispatched_to(&running, address, 2);
+    let stopped = running.workers()[0];
+    kill(stopped, Signal::STOP);
+    let began = Instant::now();
+    let answers: Vec<u32> = (0..20).map(|_| get(address, "/").unwrap().number("x-pid")).collect();
+    assert!(!answers.contains(&stopped));
+    // One of them waited for the stopped one, and after that none was given to it.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    kill(stopped, Signal::CONT);
+    let back = rclust_tests::comes_true(|| get(address, "/").unwrap().number("x-pid") == stopped);
+    assert!(back, "it is given nothing any more");
+    // One that blocks has nothing to tell either until it goes on; then both have their turns again.
+    let blocked = thread::spawn(move || get(address, "/block?ms=3000").map(|response| response.number("x-pid")));
+    let mut before = [0; 2];
+    let alone = rclust_tests::comes_true(|| {
+        before = [before[1], get(address, "/").unwrap().number("x-pid")];
+        before[0] == before[1]
+    });
+    assert!(alone && !blocked.is_finished(), "the turns go past a worker that blocks");
+    let blocked = blocked.join().unwrap().unwrap();
+    assert!(rclust_tests::comes_true(|| get(address, "/").unwrap().number("x-pid") == blocked));
+}
+
+#[test]
+fn when_all_slots_are_full_the_backlog_is_the_buffer_and_waiting_costs_nothing() {
+    let (running, address) = http(2, "balanced");
+    all_are_dispatched_to(&running, address, 2);
+    let workers = running.workers();
+    for worker in &workers {
+        kill(*worker, Signal::STOP);
+    }
+    let mut clients: Vec<Connection> = (0..100).map(|_| Connection::open(address).unwrap()).collect();
+    for client in &mut clients {
+        client.send("/").unwrap();
+    }
+    // Two slots hold 16 each; the supervisor's own descriptors do not grow with the others.
+    let cost = |pid| (procfs::switches(pid), procfs::descriptors(pid).len());
+    let settled = |before: &mut (u64, usize)| {
+        let now = cost(running.pid());
+        std::mem::replace(before, now) == now
+    };
+    let mut before = cost(running.pid());
+    assert_eq!(clients[0].receive_within(Duration::from_millis(400)).unwrap_err(), Failure::TimedOut);
+    assert!(rclust_tests::comes_true(|| settled(&mut before)));
+    assert_eq!(clients[0].receive_within(Duration::from_millis(700)).unwrap_err(), Failure::TimedOut);
+    assert!(settled(&mut before), "{before:?}, now {:?}", cost(running.pid()));
+    for worker in &workers {
+        kill(*worker, Signal::CONT);
+    }
+    for (n, client) in clients.iter_mut().enumerate() {
+        let response = client.receive_within(Duration::from_secs(10));
+        assert_eq!(response.unwrap_or_else(|failure| panic!("client {n}: {failure:?}")).body, "hello");
+    }
+}
+
+#[test]
+fn a_supervisor_without_descriptors_pauses_says_so_once_a_second_and_goes_on() {
+    let (mut running, address) = http(1, "balanced");
+    all_are_dispatched_to(&running, address, 1);
+    let pid = rustix::process::Pid::from_raw(running.pid() as i32).unwrap();
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // 0, 1 and 2 are open: no number below the limit is free, and nothing new can be opened.
+    let exhausted = Rlimit { current: Some(3), maximum: limit.maximum };
+    rustix::process::prlimit(Some(pid), Resource::Nofile, exhausted).unwrap();
+    let mut client = Connection::open(address).unwrap();
+    client.send("/").unwrap();
+    running.line("accept pauses, clients wait in the backlog: Too many open files");
+    assert_eq!(client.receive_within(Duration::from_millis(700)).unwrap_err(), Failure::TimedOut);
+    rustix::process::prlimit(Some(pid), Resource::Nofile, limit).unwrap();
+    assert_eq!(client.receive_within(Duration::from_secs(10)).unwrap().body, "hello");
+    let said = running.said();
+    assert_eq!(said.matches("accept pauses").count(), 1, "{said}");
 }
 
 #[test]

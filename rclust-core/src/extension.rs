@@ -108,6 +108,11 @@ impl Supervisor {
     pub fn refused_listen(&self, worker: WorkerId, address: String, error: String) {
         self.shared.command(Command::RefusedListen { worker, address, error });
     }
+
+    /// Tells that a listener is in trouble. (An extension does not log: a subscriber or a full pipe would hold up its thread.)
+    pub fn troubled(&self, address: String, text: String) {
+        self.shared.command(Command::Troubled { address, text });
+    }
 }
 
 impl fmt::Debug for Supervisor {

@@ -30,6 +30,8 @@ pub(crate) enum Story {
     Listening { worker: WorkerId, name: String, address: String },
     /// A worker was refused a listener.
     Refused { worker: WorkerId, name: String, address: String, error: String },
+    /// A listener is in trouble.
+    Troubled { address: String, text: String },
     /// A worker did what no worker of ours does.
     Distrusted { worker: WorkerId, name: String, error: String },
     /// A message became a dead letter.
@@ -106,6 +108,7 @@ impl Story {
             Story::Refused { worker, name, address, error } => {
                 tracing::warn!(target: TARGET, slot = worker.slot.0, name, address, error, "refused to listen");
             }
+            Story::Troubled { address, text } => tracing::warn!(target: TARGET, address, text, "listener in trouble"),
             Story::Distrusted { worker, name, error } => {
                 tracing::error!(target: TARGET, slot = worker.slot.0, incarnation = worker.incarnation.0, name, error, "distrusted");
             }
@@ -138,6 +141,7 @@ impl Story {
             Story::GaveUp { name, text } => format!("{name} {text}"),
             Story::Listening { name, address, .. } => format!("{name} listening on {address}"),
             Story::Refused { name, address, error, .. } => format!("{name} cannot listen on {address}: {error}"),
+            Story::Troubled { address, text } => format!("{address}: {text}"),
             Story::Distrusted { name, error, .. } => format!("{name} is not trusted any more: {error}"),
             Story::DeadLetter { name, bytes, reason, .. } => {
                 format!("{name}: a message of {bytes} bytes is dead: {reason}")

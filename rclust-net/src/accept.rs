@@ -17,7 +17,7 @@ pub(crate) enum Accepted {
     Nobody,
     /// This client has gone again; the next one may be fine (`accept(2)`: treat network errors like EAGAIN).
     ClientGone,
-    /// No descriptors or memory: pause, the clients wait in the backlog.
+    /// No descriptors or memory, or something unheard of: pause, the clients wait in the backlog.
     Exhausted(io::Error),
 }
 
@@ -29,9 +29,29 @@ pub(crate) fn accept(listener: impl AsFd) -> Accepted {
             Some(peer) => Accepted::Connection(Connection { socket, peer }),
             None => Accepted::ClientGone,
         },
-        Err(Errno::AGAIN) => Accepted::Nobody,
-        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => Accepted::Exhausted(error.into()),
-        Err(_) => Accepted::ClientGone,
+        Err(error) => classify(error),
+    }
+}
+
+/// `accept(2)`, ERRORS and NOTES: network errors of the new socket come out of `accept` and are to be treated like EAGAIN (a
+/// firewall's EPERM too); of all else nobody knows how long it lasts, and a pause keeps it from becoming a spin.
+fn classify(error: Errno) -> Accepted {
+    match error {
+        Errno::AGAIN => Accepted::Nobody,
+        Errno::CONNABORTED
+        | Errno::INTR
+        | Errno::PERM
+        | Errno::PROTO
+        | Errno::NOPROTOOPT
+        | Errno::OPNOTSUPP
+        | Errno::NETDOWN
+        | Errno::NETUNREACH
+        | Errno::HOSTDOWN
+        | Errno::HOSTUNREACH
+        | Errno::NONET
+        | Errno::CONNRESET
+        | Errno::TIMEDOUT => Accepted::ClientGone,
+        error => Accepted::Exhausted(error.into()),
     }
 }
 
@@ -47,4 +67,19 @@ pub(crate) fn listen(address: SocketAddr, v6_only: bool, backlog: u32) -> io::Re
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_error_is_skipped_and_the_systems_own_is_a_pause() {
+        for error in [Errno::CONNABORTED, Errno::PROTO, Errno::HOSTUNREACH, Errno::PERM] {
+            assert!(matches!(classify(error), Accepted::ClientGone), "{error}");
+        }
+        for error in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::INVAL, Errno::BADF] {
+            assert!(matches!(classify(error), Accepted::Exhausted(_)), "{error}");
+        }
+    }
 }

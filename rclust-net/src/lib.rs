@@ -8,6 +8,7 @@
 //! end: a connection that no program has taken is never lost with a worker.
 
 mod accept;
+mod answer;
 #[cfg(feature = "axum")]
 mod axum;
 mod bind;
@@ -17,9 +18,12 @@ mod dispatch;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handoff;
+mod house;
 mod listener;
 mod load;
 mod net;
+mod serve;
+mod stall;
 pub mod testing;
 
 pub use connection::TcpStream;

@@ -61,9 +61,14 @@ impl Share {
         }
     }
 
+    /// This worker came to its queue, where the supervisor had asked whether it does.
+    fn looked(&self) {
+        self.count(Page::looked);
+    }
+
     async fn accept(self: &Arc<Self>) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            let taken = self.taker.take(&self.here).await?;
+            let taken = self.taker.take(&self.here, || self.looked()).await?;
             self.count(Page::taken);
             let count = Count::new(self.clone());
             match taken {
@@ -71,6 +76,7 @@ impl Share {
                     let stream = tokio::net::TcpStream::from_std(std::net::TcpStream::from(socket))?;
                     return Ok((TcpStream::new(stream, Some(count)), peer));
                 }
+                Taken::Question => {}
                 Taken::Lost => {
                     tracing::error!(target: "rclust::net", "a connection was lost: this process is at its descriptor limit");
                 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! page   0 wants                        set by the supervisor when it waits for room, cleared by the worker that tells it
-//!        64 + 24 n: taken, closed, begun       of listener n, counted up by the worker (begun: read from, or closed unread)
+//!        64 + 32 n: taken, closed, begun, looked   of listener n, counted up by the worker (begun: read from, or closed
+//!                                      unread; looked: read a question)
 //! ```
 //! How many were handed is the supervisor's own count; what the worker writes is clamped between it and 0, so that a lying
 //! worker changes its own share and nothing else.
@@ -17,8 +18,11 @@ use rclust_core::extension::os;
 /// Bytes of a page.
 const LEN: usize = 4096;
 
+/// Bytes of a listener's counters.
+const ENTRY: usize = 32;
+
 /// Listeners that a page has room for.
-pub(crate) const LISTENERS: u32 = ((LEN - 64) / 24) as u32;
+pub(crate) const LISTENERS: u32 = ((LEN - 64) / ENTRY) as u32;
 
 /// Untaken connections that a slot holds of one listener.
 pub(crate) const UNTAKEN: u64 = 16;
@@ -26,7 +30,7 @@ pub(crate) const UNTAKEN: u64 = 16;
 const WANTS: usize = 0;
 
 fn taken_word(listener: u32) -> usize {
-    64 + 24 * listener as usize
+    64 + ENTRY * listener as usize
 }
 
 fn closed_word(listener: u32) -> usize {
@@ -35,6 +39,10 @@ fn closed_word(listener: u32) -> usize {
 
 fn begun_word(listener: u32) -> usize {
     taken_word(listener) + 16
+}
+
+fn looked_word(listener: u32) -> usize {
+    taken_word(listener) + 24
 }
 
 /// One slot's page.
@@ -66,7 +74,8 @@ impl Page {
     pub(crate) fn read(&self, listener: u32) -> Said {
         let taken = self.map.load(taken_word(listener), Ordering::Acquire);
         let closed = self.map.load(closed_word(listener), Ordering::Acquire);
-        Said { taken, closed, begun: self.map.load(begun_word(listener), Ordering::Acquire) }
+        let looked = self.map.load(looked_word(listener), Ordering::Acquire);
+        Said { taken, closed, begun: self.map.load(begun_word(listener), Ordering::Acquire), looked }
     }
 
     /// Asks to be told when something changes; look once more afterwards. Supervisor side.
@@ -94,6 +103,12 @@ impl Page {
         self.changed()
     }
 
+    /// A question was found in the queue. Worker side.
+    pub(crate) fn looked(&self, listener: u32) -> bool {
+        self.map.add(looked_word(listener), 1, Ordering::Release);
+        self.changed()
+    }
+
     fn changed(&self) -> bool {
         fence(Ordering::SeqCst);
         self.map.load(WANTS, Ordering::Relaxed) != 0 && self.map.swap(WANTS, 0, Ordering::AcqRel) != 0
@@ -106,6 +121,7 @@ pub(crate) struct Said {
     pub(crate) taken: u64,
     pub(crate) closed: u64,
     pub(crate) begun: u64,
+    pub(crate) looked: u64,
 }
 
 /// What is believed of it.
@@ -143,10 +159,10 @@ mod tests {
     #[test]
     fn a_lying_worker_is_clamped() {
         for (taken, closed) in [(u64::MAX, 0), (u64::MAX, u64::MAX), (0, u64::MAX), (3, 9)] {
-            let load = Load::new(10, Said { taken, closed, begun: closed });
+            let load = Load::new(10, Said { taken, closed, begun: closed, looked: taken });
             assert!(load.untaken + load.open <= 10 && load.unread <= 10, "{load:?}");
         }
-        let said = Said { taken: 7, closed: 4, begun: 6 };
+        let said = Said { taken: 7, closed: 4, begun: 6, looked: 0 };
         assert_eq!(Load::new(10, said), Load { untaken: 3, open: 3, unread: 1 });
     }
 
@@ -163,8 +179,8 @@ mod tests {
         supervisor.want();
         assert!(worker.closed(2));
         assert!(!worker.taken(2));
-        assert_eq!(supervisor.read(2), Said { taken: 2, closed: 1, begun: 0 });
+        assert_eq!(supervisor.read(2), Said { taken: 2, closed: 1, begun: 0, looked: 0 });
         supervisor.reset();
-        assert_eq!(supervisor.read(2), Said { taken: 0, closed: 0, begun: 0 });
+        assert_eq!(supervisor.read(2), Said { taken: 0, closed: 0, begun: 0, looked: 0 });
     }
 }

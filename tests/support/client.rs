@@ -69,8 +69,27 @@ impl Connection {
         self.request(path, "keep-alive")
     }
 
+    /// One request, whose answer is for [`Connection::receive_within`].
+    pub fn send(&mut self, path: &str) -> Result<(), Failure> {
+        self.ask(path, "keep-alive")
+    }
+
+    /// The answer to a request, which may be late.
+    pub fn receive_within(&mut self, limit: Duration) -> Result<Response, Failure> {
+        self.stream.set_read_timeout(Some(limit))?;
+        self.receive()
+    }
+
+    fn ask(&mut self, path: &str, connection: &str) -> Result<(), Failure> {
+        Ok(write!(self.stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: {connection}\r\n\r\n")?)
+    }
+
     fn request(&mut self, path: &str, connection: &str) -> Result<Response, Failure> {
-        write!(self.stream, "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: {connection}\r\n\r\n")?;
+        self.ask(path, connection)?;
+        self.receive()
+    }
+
+    fn receive(&mut self) -> Result<Response, Failure> {
         let mut chunk = [0; 4096];
         let end = loop {
             if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -60,3 +60,13 @@ pub fn resident_kb(pid: u32, name: &str) -> u64 {
     }
     sum
 }
+
+/// How often its threads gave up the processor, in sum: a process that sleeps does not.
+pub fn switches(pid: u32) -> u64 {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let of = |status: String| -> u64 {
+        let lines = status.lines().filter(|line| line.contains("ctxt_switches:"));
+        lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+    };
+    tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("status")).ok()).map(of).sum()
+}

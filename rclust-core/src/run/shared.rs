@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Listening { worker: WorkerId, address: String },
     /// The extension refused something.
     RefusedListen { worker: WorkerId, address: String, error: String },
+    /// The extension tells that a listener is in trouble.
+    Troubled { address: String, text: String },
     /// A management call, with what it wants run.
     Call { request: Request, launches: Vec<Launch>, answer: oneshot::Sender<Answer> },
     /// An action of a player that holds the tree.

@@ -455,6 +455,7 @@ impl Supervise {
                 // The test may have stopped waiting.
                 let _ = crashed.send(worker);
             }
+            Command::Troubled { address, text } => self.story(Story::Troubled { address, text }),
             Command::Distrust { slot, error } => {
                 if let Some(worker) = self.current(slot) {
                     self.distrust(worker, error);

@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 /// Bytes of a note: family, port, flow and scope, address.
 pub(crate) const LEN: usize = 28;
 
+/// A packet without a connection: is somebody there? Its reader says so in its load page.
+pub(crate) const QUESTION: [u8; LEN] = [0; LEN];
+
 /// Writes a note.
 pub(crate) fn encode(peer: SocketAddr) -> [u8; LEN] {
     let mut note = [0; LEN];

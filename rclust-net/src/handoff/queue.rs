@@ -45,6 +45,11 @@ impl Queue {
         }
     }
 
+    /// Asks its reader, when it comes to its queue, to say so.
+    pub(crate) fn ask(&self) -> bool {
+        os::send_with(&self.give, &note::QUESTION, &[]).is_ok()
+    }
+
     /// Takes back what nobody took, oldest first.
     pub(crate) fn read_back(&self) -> Vec<Connection> {
         let mut connections = Vec::new();
@@ -53,6 +58,7 @@ impl Queue {
             let mut fds = Vec::new();
             match os::receive_with(&*self.take, &mut bytes, &mut fds, RecvFlags::DONTWAIT) {
                 Ok(received) if received.bytes > 0 => {
+                    // A question that nobody has read needs no answer any more.
                     if let (Some(socket), Some(peer)) = (fds.pop(), note::decode(&bytes[..received.bytes])) {
                         connections.push(Connection { socket, peer });
                     }

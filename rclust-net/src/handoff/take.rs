@@ -32,6 +32,8 @@ pub(crate) struct Taker {
 pub(crate) enum Taken {
     /// A connection.
     Connection(OwnedFd, SocketAddr),
+    /// The supervisor asks whether somebody is there.
+    Question,
     /// The kernel had to drop it: the process is at its descriptor limit in spite of everything.
     Lost,
 }
@@ -41,15 +43,16 @@ impl Taker {
         Ok(Taker { queue: os::register_readable(queue)?, spare: Mutex::new(spare().ok()), closed: Notify::new() })
     }
 
-    /// Takes the next connection.
+    /// Takes the next connection; calls `asked` where it finds a question instead.
     ///
     /// Cancel safe: the one act of taking is not divided by an await.
-    pub(crate) async fn take(&self, here: &Here) -> io::Result<Taken> {
+    pub(crate) async fn take(&self, here: &Here, asked: impl Fn()) -> io::Result<Taken> {
         loop {
             self.have_spare().await;
             let mut guard = self.queue.readable().await?;
             match here.while_alive(|| self.take_now()) {
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Some(Ok(Taken::Question)) => asked(),
                 Some(other) => return other,
                 // What is in the queue is its successor's.
                 None => std::future::pending().await,
@@ -70,6 +73,7 @@ impl Taker {
         }
         match (fds.pop(), note::decode(&bytes[..received.bytes])) {
             (Some(socket), Some(peer)) => Ok(Taken::Connection(socket, peer)),
+            _ if bytes[..received.bytes] == note::QUESTION => Ok(Taken::Question),
             _ => Ok(Taken::Lost),
         }
     }

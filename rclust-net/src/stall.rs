@@ -1,0 +1,94 @@
+//! Who has connections and takes none. Pure: the time is an argument.
+
+use std::time::{Duration, Instant};
+
+/// How long a slot may have untaken connections and take none before others get them.
+pub(crate) const LIMIT: Duration = Duration::from_millis(150);
+
+/// The memory of one slot's queue at one listener.
+#[derive(Debug, Default)]
+pub(crate) struct Stall {
+    /// Since when it has had untaken connections, and how many it had taken then.
+    since: Option<(Instant, u64)>,
+    /// Its connections were moved away; what it had taken and how many questions it had read then.
+    moved: Option<(u64, u64)>,
+}
+
+/// What a look at a queue came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing is untaken, or nobody reads it at all: no need to look again.
+    Quiet,
+    /// To be looked at again then.
+    Until(Instant),
+    /// It has taken nothing for too long.
+    Stalled,
+}
+
+impl Stall {
+    /// It was given a connection.
+    pub(crate) fn given(&mut self, now: Instant, taken: u64) {
+        self.since.get_or_insert((now, taken));
+    }
+
+    /// Looks at what it has taken meanwhile.
+    pub(crate) fn look(&mut self, now: Instant, untaken: u64, taken: u64) -> Look {
+        let Some((since, before)) = self.since else { return Look::Quiet };
+        if untaken == 0 || self.moved.is_some() {
+            self.since = None;
+            return Look::Quiet;
+        }
+        if taken != before {
+            self.since = Some((now, taken));
+            return Look::Until(now + LIMIT);
+        }
+        if now < since + LIMIT { Look::Until(since + LIMIT) } else { Look::Stalled }
+    }
+
+    /// What it had was moved away: it is given nothing until it is seen at its queue.
+    pub(crate) fn moved(&mut self, taken: u64, looked: u64) {
+        self.since = None;
+        self.moved = Some((taken, looked));
+    }
+
+    /// It may have come to its queue.
+    pub(crate) fn heard_of(&mut self, taken: u64, looked: u64) {
+        self.moved = self.moved.filter(|before| *before == (taken, looked));
+    }
+
+    /// Whether it is given nothing.
+    pub(crate) fn is_away(&self) -> bool {
+        self.moved.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_nothing_for_the_limit_is_stalled_and_who_takes_one_is_not() {
+        let (mut stall, start) = (Stall::default(), Instant::now());
+        assert_eq!(stall.look(start, 3, 0), Look::Quiet, "nothing was given");
+        stall.given(start, 7);
+        stall.given(start + LIMIT, 7);
+        let soon = start + LIMIT / 2;
+        assert_eq!(stall.look(soon, 3, 7), Look::Until(start + LIMIT));
+        assert_eq!(stall.look(soon, 2, 8), Look::Until(soon + LIMIT));
+        assert_eq!(stall.look(soon + LIMIT, 2, 8), Look::Stalled);
+        assert_eq!(stall.look(soon + LIMIT, 0, 10), Look::Quiet);
+        assert_eq!(stall.look(soon + 9 * LIMIT, 1, 10), Look::Quiet, "given again, it counts anew");
+    }
+
+    #[test]
+    fn who_was_moved_away_is_back_when_it_is_seen_at_its_queue() {
+        let (mut stall, start) = (Stall::default(), Instant::now());
+        stall.given(start, 5);
+        stall.moved(5, 2);
+        stall.heard_of(5, 2);
+        assert!(stall.is_away(), "it closed a connection, which says nothing of its queue");
+        assert_eq!(stall.look(start + LIMIT, 4, 5), Look::Quiet);
+        stall.heard_of(5, 3);
+        assert!(!stall.is_away());
+    }
+}
