@@ -1,6 +1,6 @@
 //! An axum server on one port, with as many processes as you like. Measurements rely on what it answers.
 //!
-//!     WEB_CONCURRENCY=4 cargo run --release --example http     (ADDR=127.0.0.1:3000, DISPATCH=balanced | round_robin)
+//!     WEB_CONCURRENCY=4 cargo run --release --example http     (ADDR=127.0.0.1:3000, DISPATCH=balanced | round_robin | sticky)
 //!     curl -i http://127.0.0.1:3000/              who answered is in `x-worker` and `x-pid`
 //!     curl 'http://127.0.0.1:3000/work?ms=50'     takes 50 ms without holding the thread; `/block?ms=50` holds it
 //!     curl http://127.0.0.1:3000/crash            aborts the worker; the next request is answered all the same
@@ -21,7 +21,8 @@ impl cluster::Worker for Web {
         let dispatch = match env::var("DISPATCH").as_deref() {
             Ok("balanced") | Err(_) => net::Dispatch::Balanced,
             Ok("round_robin") => net::Dispatch::RoundRobin,
-            Ok(other) => return Err(format!("DISPATCH is `{other}`: it may be balanced or round_robin").into()),
+            Ok("sticky") => net::Dispatch::Sticky,
+            Ok(other) => return Err(format!("DISPATCH is `{other}`: it may be balanced, round_robin or sticky").into()),
         };
         let listener = net::TcpListener::builder().dispatch(dispatch).bind(addr).await?;
         let local = listener.local_addr()?;

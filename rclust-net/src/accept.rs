@@ -26,7 +26,7 @@ pub(crate) fn accept(listener: impl AsFd) -> Accepted {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     match rustix::net::acceptfrom_with(listener, flags) {
         Ok((socket, peer)) => match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
-            Some(peer) => Accepted::Connection(Connection { socket, peer }),
+            Some(peer) => Accepted::Connection(Connection { socket, peer: Some(peer), key: 0 }),
             None => Accepted::ClientGone,
         },
         Err(error) => classify(error),

@@ -14,6 +14,7 @@ use crate::bind::{Ask, Key, Told};
 use crate::dispatch::Dispatch;
 use crate::house::{Bound, Lane, Shared};
 use crate::load;
+use crate::registry;
 use crate::serve;
 
 /// Turns that a closing listener's task may need.
@@ -47,6 +48,11 @@ pub(crate) fn request(house: &Shared, worker: WorkerId, id: u64, body: &[u8]) {
                     }
                 }
             });
+        }
+        Ok(Ask::Stats { listener }) => {
+            let stats = house.borrow().stats(worker, listener);
+            let gone = || Told::Failed { errno: None, text: "the listener is not this worker's any more".to_owned() };
+            respond(house, worker, id, &stats.map_or_else(gone, Told::Stats), Vec::new());
         }
         Ok(Ask::Close { listener }) => {
             house.borrow_mut().close(worker, listener);
@@ -85,11 +91,12 @@ fn bind(house: &Shared, worker: WorkerId, wish: &Wish) -> io::Result<Bind> {
         Some(number) => number,
         None => {
             let number = own.free_number()?;
+            let (how, key_of) = registry::resolve(dispatch)?;
             let socket = accept::listen(key.address, key.v6_only, *backlog)?;
             let local = socket2::SockRef::from(&socket).local_addr()?;
             let local = local.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
             let socket = os::register_readable(socket)?;
-            let bound = Bound::new(key.clone(), local, *dispatch);
+            let bound = Bound::new(key.clone(), local, how, key_of);
             let room = bound.room.clone();
             own.listeners.insert(number, bound);
             tokio::task::spawn_local(serve::run(house.clone(), number, socket, room));

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::dispatch::Dispatch;
+use crate::stats::Stats;
 
 /// Which socket a worker asks for. Equal keys in several workers are one socket.
 ///
@@ -33,6 +34,11 @@ pub(crate) enum Ask {
         /// How many descriptors the worker may have open.
         descriptors: Option<u64>,
     },
+    /// What a listener has done.
+    Stats {
+        /// The listener's number.
+        listener: u32,
+    },
     /// The worker has dropped its share.
     Close {
         /// The listener's number.
@@ -59,6 +65,8 @@ pub(crate) enum Told {
     },
     /// Closed.
     Closed,
+    /// What the listener has done.
+    Stats(Stats),
 }
 
 /// Counts one worker's binds.

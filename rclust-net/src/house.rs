@@ -14,14 +14,19 @@ use rclust_core::extension::Supervisor;
 use tokio::sync::{Notify, oneshot};
 
 use crate::bind::Key;
-use crate::dispatch::{Candidate, Dispatch, Picker};
+use crate::dispatch::{Arrival, Candidate, How, Picker, sticky};
 use crate::handoff::queue::{Connection, Queue};
 use crate::load::{LISTENERS, Load, Page, UNTAKEN};
+use crate::peek::{self, Peeked};
+use crate::registry::KeyOf;
 use crate::stall::{Look, Stall};
+use crate::stats::{SlotStats, Stats};
 
 /// One slot of the tree, as far as connections are concerned.
 pub(crate) struct Slot {
     pub(crate) current: WorkerId,
+    name: Arc<str>,
+    index: usize,
     pub(crate) ready: bool,
     pub(crate) page: Page,
     pub(crate) memory: Arc<OwnedFd>,
@@ -32,7 +37,10 @@ pub(crate) struct Slot {
 /// One slot's queue at one listener.
 pub(crate) struct Lane {
     pub(crate) queue: Queue,
-    pub(crate) handed: u64,
+    /// Put into it since the current incarnation began, and not read back.
+    handed: u64,
+    /// Put into it ever.
+    total: u64,
     /// How often the current worker has bound it: it has dropped its share when it has dropped each.
     pub(crate) binds: u32,
     /// The kernel said full where the counters said room (a worker lies): until it is heard of again.
@@ -42,7 +50,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new() -> io::Result<Lane> {
-        Ok(Lane { queue: Queue::new()?, handed: 0, binds: 0, stuck: false, stall: Stall::default() })
+        Ok(Lane { queue: Queue::new()?, handed: 0, total: 0, binds: 0, stuck: false, stall: Stall::default() })
     }
 
     /// A new incarnation begins.
@@ -66,6 +74,8 @@ pub(crate) struct Bound {
     pub(crate) key: Key,
     pub(crate) local: SocketAddr,
     picker: Picker,
+    /// How a sticky policy finds a client's key in its first bytes.
+    key_of: Option<KeyOf>,
     pub(crate) lanes: BTreeMap<u32, Lane>,
     /// Accepted or taken back, and waiting for a slot.
     pub(crate) held: VecDeque<Connection>,
@@ -73,23 +83,40 @@ pub(crate) struct Bound {
     pub(crate) room: Rc<Notify>,
     /// The socket has no connection waiting (seen since the stop began).
     pub(crate) drained: bool,
+    /// Connections whose first bytes are waited for.
+    peeking: u32,
+    accepted: u64,
+    /// Handed to slots that are not its own any more.
+    handed_before: u64,
+    moved: u64,
+    refused: u64,
+    /// Panics of the key function.
+    panics: u64,
 }
 
 impl Bound {
-    pub(crate) fn new(key: Key, local: SocketAddr, dispatch: Dispatch) -> Bound {
+    pub(crate) fn new(key: Key, local: SocketAddr, how: How, key_of: Option<KeyOf>) -> Bound {
         Bound {
             key,
             local,
-            picker: Picker::new(dispatch),
+            picker: Picker::new(how),
+            key_of,
             lanes: BTreeMap::new(),
             held: VecDeque::new(),
             room: Rc::default(),
             drained: false,
+            peeking: 0,
+            accepted: 0,
+            handed_before: 0,
+            moved: 0,
+            refused: 0,
+            panics: 0,
         }
     }
 
     /// Holds what came back, before what came later.
     fn hold(&mut self, back: Vec<Connection>) {
+        self.moved += back.len() as u64;
         for connection in back.into_iter().rev() {
             self.held.push_front(connection);
         }
@@ -110,6 +137,8 @@ pub(crate) struct House {
     /// Wakes the task that looks for stalls.
     watch: Rc<Notify>,
     watching: bool,
+    /// Tells those that wait for first bytes that the tree stops.
+    hurry: Rc<Notify>,
 }
 
 pub(crate) type Shared = Rc<RefCell<House>>;
@@ -125,6 +154,7 @@ impl House {
             quiet: None,
             watch: Rc::default(),
             watching: false,
+            hurry: Rc::default(),
         }
     }
 
@@ -139,7 +169,7 @@ impl House {
         Err(io::Error::other(format!("a cluster has at most {LISTENERS} shared listeners")))
     }
 
-    pub(crate) fn started(&mut self, worker: WorkerId) {
+    pub(crate) fn started(&mut self, worker: WorkerId, name: Arc<str>, index: usize) {
         match self.slots.get_mut(&worker.slot.0) {
             Some(slot) => {
                 slot.current = worker;
@@ -148,7 +178,7 @@ impl House {
             }
             None => match Page::create() {
                 Ok((page, memory)) => {
-                    let slot = Slot { current: worker, ready: false, page, memory, most: u64::MAX };
+                    let slot = Slot { current: worker, name, index, ready: false, page, memory, most: u64::MAX };
                     self.slots.insert(worker.slot.0, slot);
                 }
                 Err(error) => {
@@ -201,6 +231,7 @@ impl House {
             return;
         }
         let back = lane.read_back();
+        bound.handed_before += lane.total;
         bound.lanes.remove(&worker.slot.0);
         bound.hold(back);
         if bound.lanes.is_empty() {
@@ -214,6 +245,7 @@ impl House {
         self.slots.remove(&slot);
         self.listeners.retain(|_, bound| {
             let Some(mut lane) = bound.lanes.remove(&slot) else { return true };
+            bound.handed_before += lane.total;
             let back = lane.read_back();
             bound.hold(back);
             !bound.lanes.is_empty()
@@ -266,20 +298,18 @@ impl House {
             if Load::new(lane.handed, state.page.read(number)).untaken >= UNTAKEN {
                 return None;
             }
-            let load = self.load(*slot, state);
-            (load < state.most).then_some(Candidate { slot: *slot, load })
+            let (open, untaken) = self.load(*slot, state);
+            let room = open + untaken < state.most;
+            room.then(|| Candidate { slot: *slot, name: state.name.clone(), index: state.index, open, untaken })
         })
     }
 
     /// All connections of a slot, open and untaken, at every listener.
-    fn load(&self, slot: u32, state: &Slot) -> u64 {
+    fn load(&self, slot: u32, state: &Slot) -> (u64, u64) {
         let lanes = self.listeners.iter().filter_map(|(number, bound)| Some((*number, bound.lanes.get(&slot)?)));
         lanes
-            .map(|(number, lane)| {
-                let load = Load::new(lane.handed, state.page.read(number));
-                load.untaken + load.open
-            })
-            .sum()
+            .map(|(number, lane)| Load::new(lane.handed, state.page.read(number)))
+            .fold((0, 0), |(open, untaken), load| (open + load.open, untaken + load.untaken))
     }
 
     /// Gives a connection to the slot that the policy picks; it comes back where nobody has room.
@@ -287,12 +317,14 @@ impl House {
         loop {
             let candidates = self.candidates(number);
             let Some(bound) = self.listeners.get_mut(&number) else { return Err(connection) };
-            let Some(slot) = bound.picker.pick(&candidates) else { return Err(connection) };
+            let arrival = Arrival { peer: connection.peer, key: connection.key };
+            let Some(slot) = bound.picker.pick(&arrival, &candidates) else { return Err(connection) };
             let lane = bound.lanes.get_mut(&slot);
             let Some((lane, state)) = lane.zip(self.slots.get(&slot)) else { return Err(connection) };
             match lane.queue.give(connection) {
                 Ok(()) => {
                     lane.handed += 1;
+                    lane.total += 1;
                     lane.stall.given(Instant::now(), state.page.read(number).taken);
                     if !std::mem::replace(&mut self.watching, true) {
                         self.watch.notify_one();
@@ -305,6 +337,74 @@ impl House {
                 }
             }
         }
+    }
+
+    /// What is to be done with a connection that was accepted.
+    pub(crate) fn accepted(&mut self, number: u32, connection: &mut Connection) -> Option<KeyOf> {
+        let stopping = self.is_stopping();
+        let bound = self.listeners.get_mut(&number)?;
+        bound.accepted += 1;
+        connection.key = sticky::key(connection.peer);
+        let key_of = bound.key_of.clone()?;
+        match peek::look(&connection.socket, &key_of) {
+            Peeked::Key(key) => connection.key = key,
+            Peeked::More if bound.peeking < peek::WAITING && !stopping => {
+                bound.peeking += 1;
+                return Some(key_of);
+            }
+            Peeked::More | Peeked::NoKey => {}
+            Peeked::Panicked => bound.panics += 1,
+        }
+        None
+    }
+
+    /// A connection's first bytes were looked at (or it was lost by that).
+    pub(crate) fn peeked(&mut self, number: u32, connection: Option<Connection>, panicked: bool) {
+        let Some(bound) = self.listeners.get_mut(&number) else { return };
+        bound.peeking = bound.peeking.saturating_sub(1);
+        bound.panics += u64::from(panicked);
+        match connection {
+            Some(connection) => {
+                bound.held.push_back(connection);
+                bound.room.notify_one();
+            }
+            None => bound.refused += 1,
+        }
+    }
+
+    /// Told when the tree stops.
+    pub(crate) fn hurry(&self) -> Rc<Notify> {
+        self.hurry.clone()
+    }
+
+    /// What a listener of this worker has done.
+    pub(crate) fn stats(&self, worker: WorkerId, number: u32) -> Option<Stats> {
+        let bound = self.listeners.get(&number)?;
+        if !self.is_current(worker) || !bound.lanes.contains_key(&worker.slot.0) {
+            return None;
+        }
+        let slots = bound.lanes.iter().filter_map(|(slot, lane)| {
+            let state = self.slots.get(slot)?;
+            let load = Load::new(lane.handed, state.page.read(number));
+            Some(SlotStats {
+                slot: *slot,
+                name: state.name.to_string(),
+                takes: state.ready && !lane.stall.is_away(),
+                handed: lane.total,
+                open: load.open,
+                untaken: load.untaken,
+            })
+        });
+        let slots: Vec<_> = slots.collect();
+        Some(Stats {
+            accepted: bound.accepted,
+            handed: slots.iter().map(|slot| slot.handed).sum::<u64>() + bound.handed_before,
+            moved: bound.moved,
+            refused: bound.refused,
+            waiting: bound.held.len() as u64 + u64::from(bound.peeking),
+            panics: bound.panics + bound.picker.panics,
+            slots,
+        })
     }
 
     /// Whether somebody has room; if not, everybody who may have some is asked to tell.
@@ -388,6 +488,7 @@ impl House {
     /// The tree stops.
     pub(crate) fn be_quiet(&mut self, told: oneshot::Sender<()>) {
         self.quiet = Some(told);
+        self.hurry.notify_waiters();
         self.wake_all();
         self.tell_if_quiet();
     }
@@ -435,6 +536,7 @@ impl House {
         let untaken = self.listeners.iter().any(|(number, bound)| {
             !bound.drained
                 || !bound.held.is_empty()
+                || bound.peeking > 0
                 || bound.lanes.iter().any(|(slot, lane)| {
                     let state = self.slots.get(slot).filter(|state| state.ready);
                     state.is_some_and(|state| Load::new(lane.handed, state.page.read(*number)).untaken > 0)

@@ -22,13 +22,19 @@ mod house;
 mod listener;
 mod load;
 mod net;
+mod peek;
+mod registry;
 mod serve;
 mod stall;
+mod stats;
 pub mod testing;
 
 pub use connection::TcpStream;
-pub use dispatch::Dispatch;
+pub use dispatch::custom::Policy;
+pub use dispatch::{Arrival, Candidate, Dispatch};
 pub use listener::{TcpListener, TcpListenerBuilder};
+pub use registry::{register, register_key};
+pub use stats::{SlotStats, Stats};
 
 #[cfg(feature = "axum")]
 pub use crate::axum::PeerAddr;

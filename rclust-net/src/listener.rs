@@ -14,6 +14,7 @@ use crate::connection::{Count, TcpStream};
 use crate::dispatch::Dispatch;
 use crate::handoff::take::{Taken, Taker};
 use crate::load::Page;
+use crate::stats::Stats;
 
 /// Connections that the kernel holds for a listener when nothing else is said (it cuts this to `net.core.somaxconn`).
 const BACKLOG: u32 = 1024;
@@ -73,6 +74,9 @@ impl Share {
             let count = Count::new(self.clone());
             match taken {
                 Taken::Connection(socket, peer) => {
+                    let peer = peer.ok_or_else(|| {
+                        io::Error::other("the supervisor handed over a connection without an address")
+                    })?;
                     let stream = tokio::net::TcpStream::from_std(std::net::TcpStream::from(socket))?;
                     return Ok((TcpStream::new(stream, Some(count)), peer));
                 }
@@ -133,6 +137,23 @@ impl TcpListener {
         match &self.0 {
             Kind::Plain(listener) => listener.local_addr(),
             Kind::Shared(share) => Ok(share.local),
+        }
+    }
+
+    /// What this listener has done so far, in all workers, and how each slot stands; `None` of a plain listener.
+    ///
+    /// # Errors
+    /// The supervisor is gone, or does not have the listener any more.
+    /// # Cancel safety
+    /// Nothing changes.
+    pub async fn stats(&self) -> io::Result<Option<Stats>> {
+        let Kind::Shared(share) = &self.0 else { return Ok(None) };
+        let ask = postcard::to_allocvec(&Ask::Stats { listener: share.number }).map_err(io::Error::other)?;
+        let (body, _) = share.here.ask(ask).await?;
+        match postcard::from_bytes(&body).map_err(io::Error::other)? {
+            Told::Stats(stats) => Ok(Some(stats)),
+            Told::Failed { text, .. } => Err(io::Error::other(text)),
+            _ => Err(io::Error::other("the supervisor's answer makes no sense")),
         }
     }
 
@@ -231,8 +252,12 @@ impl TcpListenerBuilder {
 
     async fn share(&self, here: Here, address: SocketAddr) -> io::Result<TcpListener> {
         let key = self.key(&here, address);
-        let ask =
-            Ask::Bind { key, backlog: self.backlog, dispatch: self.dispatch, descriptors: here.descriptor_limit() };
+        let ask = Ask::Bind {
+            key,
+            backlog: self.backlog,
+            dispatch: self.dispatch.clone(),
+            descriptors: here.descriptor_limit(),
+        };
         let (body, fds) = here.ask(postcard::to_allocvec(&ask).map_err(io::Error::other)?).await?;
         match postcard::from_bytes(&body).map_err(io::Error::other)? {
             Told::Bound { listener, local } => {
@@ -246,7 +271,7 @@ impl TcpListenerBuilder {
             }
             Told::Failed { errno: Some(errno), .. } => Err(io::Error::from_raw_os_error(errno)),
             Told::Failed { text, .. } => Err(io::Error::other(text)),
-            Told::Closed => Err(io::Error::other("the supervisor's answer makes no sense")),
+            Told::Closed | Told::Stats(_) => Err(io::Error::other("the supervisor's answer makes no sense")),
         }
     }
 

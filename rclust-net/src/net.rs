@@ -40,7 +40,7 @@ async fn hear(mut events: mpsc::UnboundedReceiver<Event>, supervisor: Supervisor
 
 fn handle(house: &Shared, event: Event) {
     match event {
-        Event::Started { worker, .. } => house.borrow_mut().started(worker),
+        Event::Started { worker, name, index } => house.borrow_mut().started(worker, name, index),
         Event::Ready { worker } => house.borrow_mut().set_ready(worker, true),
         Event::Draining { worker, quiet } => {
             let mut own = house.borrow_mut();

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::accept::{self, Accepted};
 use crate::house::Shared;
+use crate::peek;
 
 /// Connections accepted before others have a turn.
 const TURN: usize = 32;
@@ -126,7 +127,11 @@ fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>) -> Turn {
             return Turn::Full;
         }
         match accept::accept(socket.get_ref()) {
-            Accepted::Connection(connection) => {
+            Accepted::Connection(mut connection) => {
+                if let Some(key) = own.accepted(number, &mut connection) {
+                    tokio::task::spawn_local(peek::wait(house.clone(), number, connection, key));
+                    continue;
+                }
                 if let Err(connection) = own.dispatch(number, connection) {
                     if let Some(bound) = own.listeners.get_mut(&number) {
                         bound.held.push_back(connection);

@@ -1,6 +1,7 @@
 //! Servers in the parameter form: the body is the worker. The first argument says which.
 
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -8,12 +9,21 @@ use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
-use rclust::cluster::{self, net::TcpListener};
+use rclust::ProcessRole;
+use rclust::cluster::{
+    self,
+    net::{self, TcpListener},
+};
+
+static SLOT: AtomicUsize = AtomicUsize::new(0);
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let ms = request.uri().path().trim_start_matches("/work/").parse().unwrap_or(0);
     tokio::time::sleep(Duration::from_millis(ms)).await;
-    let response = Response::builder().header("x-pid", std::process::id()).body(Full::new(Bytes::from("hello")));
+    let response = Response::builder()
+        .header("x-pid", std::process::id())
+        .header("x-worker", SLOT.load(Ordering::Relaxed))
+        .body(Full::new(Bytes::from("hello")));
     Ok(response.expect("a status and one header make a response"))
 }
 
@@ -42,11 +52,30 @@ async fn serve(cx: &cluster::Context, listener: TcpListener) -> cluster::Result<
     }
 }
 
-#[cluster::main(name = "server")]
+/// The second slot for everybody.
+struct Second;
+
+impl net::Policy for Second {
+    fn pick(&mut self, _: &net::Arrival, candidates: &[net::Candidate]) -> Option<usize> {
+        candidates.iter().position(|candidate| candidate.index == 1)
+    }
+}
+
+fn init(_: &ProcessRole) -> cluster::Result<()> {
+    net::register("second", || Second);
+    Ok(())
+}
+
+#[cluster::main(name = "server", init = init)]
 async fn main(cx: cluster::Context) -> cluster::Result<()> {
     let way = std::env::args().nth(1).unwrap_or_default();
+    SLOT.store(cx.slot(), Ordering::Relaxed);
     let addr = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:0".into());
-    let listener = match TcpListener::bind(&addr).await {
+    let mut builder = TcpListener::builder();
+    if let Some((_, name)) = std::env::var("DISPATCH").ok().as_deref().and_then(|dispatch| dispatch.split_once(':')) {
+        builder = builder.dispatch(net::Dispatch::custom(name));
+    }
+    let listener = match builder.bind(&addr).await {
         Ok(listener) => listener,
         Err(error) if way == "bind-error" => {
             println!("{} cannot bind: {:?} {:?}", cx.name(), error.kind(), error.raw_os_error());

@@ -1,6 +1,7 @@
 //! Starts programs, watches what they say, finds their workers, kills them, and waits for events with a deadline.
 
 pub mod client;
+pub mod lines;
 pub mod procfs;
 
 use std::io::{BufRead, BufReader, Read};

@@ -20,16 +20,17 @@ pub(super) fn next<'a>(candidates: impl Iterator<Item = &'a Candidate>, last: Op
 
 #[cfg(test)]
 mod tests {
-    use crate::dispatch::{Candidate, Dispatch, Picker};
+    use crate::dispatch::tests::{ANYBODY, candidate};
+    use crate::dispatch::{How, Picker};
 
     #[test]
     fn the_turn_skips_who_has_no_room_and_goes_on_behind() {
-        let mut picker = Picker::new(Dispatch::RoundRobin);
-        let of = |slots: &[u32]| slots.iter().map(|slot| Candidate { slot: *slot, load: 9 }).collect::<Vec<_>>();
-        assert_eq!(picker.pick(&of(&[2, 5, 7])), Some(2));
-        assert_eq!(picker.pick(&of(&[2, 7])), Some(7));
-        assert_eq!(picker.pick(&of(&[2, 5, 7])), Some(2));
-        assert_eq!(picker.pick(&[]), None);
-        assert_eq!(picker.pick(&of(&[2, 5, 7])), Some(5));
+        let mut picker = Picker::new(How::RoundRobin);
+        let of = |slots: &[u32]| slots.iter().map(|slot| candidate(*slot, 9)).collect::<Vec<_>>();
+        assert_eq!(picker.pick(&ANYBODY, &of(&[2, 5, 7])), Some(2));
+        assert_eq!(picker.pick(&ANYBODY, &of(&[2, 7])), Some(7));
+        assert_eq!(picker.pick(&ANYBODY, &of(&[2, 5, 7])), Some(2));
+        assert_eq!(picker.pick(&ANYBODY, &[]), None);
+        assert_eq!(picker.pick(&ANYBODY, &of(&[2, 5, 7])), Some(5));
     }
 }

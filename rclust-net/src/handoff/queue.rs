@@ -14,7 +14,10 @@ use crate::handoff::note;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) socket: OwnedFd,
-    pub(crate) peer: SocketAddr,
+    /// A Unix socket's has none.
+    pub(crate) peer: Option<SocketAddr>,
+    /// What a sticky policy knows the client by.
+    pub(crate) key: u64,
 }
 
 /// One slot's queue at one listener.
@@ -37,7 +40,7 @@ impl Queue {
 
     /// Puts a connection into the queue; our own copy is closed with it. Without room it comes back.
     pub(crate) fn give(&self, connection: Connection) -> Result<(), Connection> {
-        let note = note::encode(connection.peer);
+        let note = note::encode(connection.peer, connection.key);
         // EAGAIN and ETOOMANYREFS mean full; another error (ENOBUFS, ENOMEM) means not now.
         match os::send_with(&self.give, &note, &[connection.socket.as_fd()]) {
             Ok(_) => Ok(()),
@@ -59,8 +62,8 @@ impl Queue {
             match os::receive_with(&*self.take, &mut bytes, &mut fds, RecvFlags::DONTWAIT) {
                 Ok(received) if received.bytes > 0 => {
                     // A question that nobody has read needs no answer any more.
-                    if let (Some(socket), Some(peer)) = (fds.pop(), note::decode(&bytes[..received.bytes])) {
-                        connections.push(Connection { socket, peer });
+                    if let (Some(socket), Some((peer, key))) = (fds.pop(), note::decode(&bytes[..received.bytes])) {
+                        connections.push(Connection { socket, peer, key });
                     }
                 }
                 _ => return connections,
@@ -84,7 +87,7 @@ mod tests {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             client.write_all(&[n]).unwrap();
             let (socket, peer) = listener.accept().unwrap();
-            queue.give(Connection { socket: socket.into(), peer }).unwrap();
+            queue.give(Connection { socket: socket.into(), peer: Some(peer), key: 0 }).unwrap();
             clients.push(client);
         }
         for _ in 0..3 {
@@ -109,7 +112,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = listener.local_addr().unwrap();
         let mut given = 0;
-        while queue.give(Connection { socket: listener.try_clone().unwrap().into(), peer }).is_ok() {
+        while queue.give(Connection { socket: listener.try_clone().unwrap().into(), peer: Some(peer), key: 0 }).is_ok()
+        {
             given += 1;
             assert!(given < 100_000, "the queue has no end");
         }

@@ -31,7 +31,7 @@ pub(crate) struct Taker {
 #[derive(Debug)]
 pub(crate) enum Taken {
     /// A connection.
-    Connection(OwnedFd, SocketAddr),
+    Connection(OwnedFd, Option<SocketAddr>),
     /// The supervisor asks whether somebody is there.
     Question,
     /// The kernel had to drop it: the process is at its descriptor limit in spite of everything.
@@ -72,7 +72,7 @@ impl Taker {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the supervisor has closed this listener"));
         }
         match (fds.pop(), note::decode(&bytes[..received.bytes])) {
-            (Some(socket), Some(peer)) => Ok(Taken::Connection(socket, peer)),
+            (Some(socket), Some((peer, _))) => Ok(Taken::Connection(socket, peer)),
             _ if bytes[..received.bytes] == note::QUESTION => Ok(Taken::Question),
             _ => Ok(Taken::Lost),
         }
