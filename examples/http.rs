@@ -1,6 +1,7 @@
 //! An axum server on one port, with as many processes as you like. Measurements rely on what it answers.
 //!
-//!     WEB_CONCURRENCY=4 cargo run --release --example http     (ADDR=127.0.0.1:3000, DISPATCH=balanced | round_robin | sticky)
+//!     WEB_CONCURRENCY=4 cargo run --release --example http     (ADDR=127.0.0.1:3000, DISPATCH=balanced | round_robin |
+//!                                                                          sticky | shared | per_slot)
 //!     curl -i http://127.0.0.1:3000/              who answered is in `x-worker` and `x-pid`
 //!     curl 'http://127.0.0.1:3000/work?ms=50'     takes 50 ms without holding the thread; `/block?ms=50` holds it
 //!     curl http://127.0.0.1:3000/crash            aborts the worker; the next request is answered all the same
@@ -22,7 +23,9 @@ impl cluster::Worker for Web {
             Ok("balanced") | Err(_) => net::Dispatch::Balanced,
             Ok("round_robin") => net::Dispatch::RoundRobin,
             Ok("sticky") => net::Dispatch::Sticky,
-            Ok(other) => return Err(format!("DISPATCH is `{other}`: it may be balanced, round_robin or sticky").into()),
+            Ok("shared") => net::Dispatch::Shared,
+            Ok("per_slot") => net::Dispatch::PerSlot,
+            Ok(other) => return Err(format!("DISPATCH is `{other}`: see the first lines of examples/http.rs").into()),
         };
         let listener = net::TcpListener::builder().dispatch(dispatch).bind(addr).await?;
         let local = listener.local_addr()?;

@@ -1,13 +1,15 @@
 //! Dispatch policies: who gets a connection, and who gets it when that one dies.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rclust_tests::client::Connection;
 use rclust_tests::lines::{Line, number, serving};
-use rclust_tests::{comes_true, command, eventually, kill, start};
-use rustix::process::Signal;
+use rclust_tests::{Running, comes_true, command, eventually, kill, start};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 
+const HTTP: &str = env!("CARGO_BIN_EXE_http");
 const LINES: &str = env!("CARGO_BIN_EXE_lines");
 const SERVER: &str = env!("CARGO_BIN_EXE_server");
 
@@ -124,4 +126,168 @@ fn stats_add_up() {
         (!stats.contains("takes: false") && stats.contains("open: 0")).then_some(())
     });
     drop(running);
+}
+
+/// All workers are stopped, and these clients wait in the kernel.
+fn waiting(running: &Running, address: &str, clients: usize) -> Vec<Line<TcpStream>> {
+    for worker in running.workers() {
+        kill(worker, Signal::STOP);
+    }
+    let mut lines: Vec<_> = (0..clients).map(|_| Line::open(address).unwrap()).collect();
+    for line in &mut lines {
+        line.send("who\n").unwrap();
+    }
+    lines
+}
+
+#[test]
+fn what_waits_in_the_kernel_outlives_every_worker() {
+    for dispatch in ["shared", "per_slot"] {
+        let (running, address) = serving(command(LINES).env("DISPATCH", dispatch));
+        let mut seen = HashSet::new();
+        assert!(comes_true(|| {
+            seen.insert(Line::open(&address).unwrap().who("who").unwrap().0);
+            seen.len() == 4 || (dispatch == "shared" && !seen.is_empty())
+        }));
+        for _ in 0..3 {
+            let mut lines = waiting(&running, &address, 20);
+            let old = running.workers();
+            for worker in &old {
+                kill(*worker, Signal::KILL);
+            }
+            for line in &mut lines {
+                let answer = line.receive().unwrap_or_else(|error| panic!("{dispatch}: {error}"));
+                let pid = answer.split_once(' ').unwrap().1.parse().unwrap();
+                assert!(!old.contains(&pid));
+            }
+            eventually("four workers", || (running.workers().len() == 4).then_some(()));
+        }
+    }
+}
+
+#[test]
+fn the_queue_of_a_slot_that_stays_down_or_was_removed_is_for_others() {
+    let (mut running, address) = serving(command(LINES).env("DISPATCH", "per_slot").env("LAME", "3"));
+    let by_slot = |slot: u32| {
+        eventually("its process", || {
+            Line::open(&address).unwrap().who("who").ok().filter(|who| who.0 == slot).map(|who| who.1)
+        })
+    };
+    let lame = by_slot(3);
+    kill(lame, Signal::STOP);
+    let mut lines: Vec<_> = (0..60).map(|_| Line::open(&address).unwrap()).collect();
+    for line in &mut lines {
+        line.send("who\n").unwrap();
+    }
+    kill(lame, Signal::KILL);
+    running.line("does not come up");
+    let slots: HashSet<u32> =
+        lines.iter_mut().map(|line| line.receive().unwrap()[..1].parse::<u32>().unwrap()).collect();
+    assert_eq!(slots, HashSet::from([0, 1, 2]));
+    // New ones do not go there at all, where the system lets itself be told so.
+    for _ in 0..40 {
+        assert_ne!(Line::open(&address).unwrap().who("who").unwrap().0, 3);
+    }
+    assert!(number(&Line::open(&address).unwrap().ask("stats").unwrap(), "moved") > 0);
+    // A slot that is no more: stopped, so that it cannot take what comes until the tree has killed it.
+    let last = by_slot(2);
+    kill(last, Signal::STOP);
+    let mut lines: Vec<_> = (0..60).map(|_| Line::open(&address).unwrap()).collect();
+    for size in [3, 2] {
+        running.signal(Signal::USR1);
+        running.line(&format!("resized to {size}: Ok"));
+    }
+    for line in &mut lines {
+        assert!(line.who("who").unwrap().0 < 2);
+    }
+}
+
+#[test]
+fn a_shared_listener_that_a_worker_shuts_down_is_bound_again() {
+    let (mut running, address) = serving(command(LINES).env("DISPATCH", "shared"));
+    for _ in 0..3 {
+        let (_, pid) = Line::open(&address).unwrap().who("who").unwrap();
+        // What a program can do to its own descriptor, done from here.
+        let pidfd = pidfd_open(Pid::from_raw(pid as i32).unwrap(), PidfdFlags::empty()).unwrap();
+        let listening: Vec<_> = (3..64)
+            .filter_map(|fd| pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty()).ok())
+            .filter(|fd| rustix::net::sockopt::socket_acceptconn(fd).unwrap_or(false))
+            .collect();
+        assert_eq!(listening.len(), 1);
+        rustix::net::shutdown(&listening[0], rustix::net::Shutdown::Both).unwrap();
+        drop(listening);
+        assert!(comes_true(|| Line::open(&address).is_ok_and(|mut line| line.who("who").is_ok())));
+    }
+    // Nobody needed to accept for that: the supervisor noticed.
+    assert_eq!(running.workers().len(), 4);
+    assert!(!running.said().contains("exited"));
+}
+
+#[test]
+fn what_waits_when_the_tree_stops_is_answered() {
+    for dispatch in ["balanced", "sticky", "shared", "per_slot"] {
+        let mut running =
+            start(command(HTTP).env("DISPATCH", dispatch).env("WEB_CONCURRENCY", "2").env("ADDR", "127.0.0.1:0"));
+        let address = running.own("listening on ").parse().unwrap();
+        let workers = running.workers();
+        for worker in &workers {
+            kill(*worker, Signal::STOP);
+        }
+        let mut clients: Vec<_> = (0..10).map(|_| Connection::open(address).unwrap()).collect();
+        for client in &mut clients {
+            client.send("/").unwrap();
+        }
+        running.signal(Signal::TERM);
+        running.line("SIGTERM: stopping");
+        for worker in &workers {
+            kill(*worker, Signal::CONT);
+        }
+        for client in &mut clients {
+            let response = client.receive_within(Duration::from_secs(5));
+            assert_eq!(response.unwrap_or_else(|failure| panic!("{dispatch}: {failure:?}")).body, "hello");
+        }
+        drop(clients);
+        running.end_with(0);
+    }
+}
+
+#[test]
+fn limits_hold_and_the_rest_waits_or_goes_to_others() {
+    // Node's test of maxConnections: 0, 1 and 9 of ten.
+    for dispatch in ["round_robin", "shared", "per_slot"] {
+        let mut command = command(LINES);
+        command.env("WORKERS", "3").env("MOST_EACH", "0,1,9").env("DISPATCH", dispatch);
+        let (_running, address) = serving(&mut command);
+        if dispatch == "per_slot" {
+            // What the kernel put into the queue of a worker that wants no more waits there.
+            continue;
+        }
+        let mut lines: Vec<_> = (0..10).map(|_| Line::open(&address).unwrap()).collect();
+        let mut slots: Vec<u32> = lines.iter_mut().map(|line| line.who("who").unwrap().0).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, [1, 2, 2, 2, 2, 2, 2, 2, 2, 2], "{dispatch}");
+        // The eleventh waits until one of them ends.
+        let mut late = Line::open(&address).unwrap();
+        late.send("who\n").unwrap();
+        late.within(Duration::from_millis(300)).unwrap().receive().unwrap_err();
+        lines.pop();
+        late.within(Duration::from_secs(10)).unwrap().receive().unwrap();
+    }
+    let (_running, address) = serving(command(LINES).env("WORKERS", "3").env("MOST", "5"));
+    let mut lines: Vec<_> = (0..5).map(|_| Line::open(&address).unwrap()).collect();
+    for line in &mut lines {
+        line.who("who").unwrap();
+    }
+    let mut late = Line::open(&address).unwrap();
+    late.send("who\n").unwrap();
+    late.within(Duration::from_millis(300)).unwrap().receive().unwrap_err();
+    assert_eq!(number(&lines[0].ask("stats").unwrap(), "accepted"), 5);
+    lines.remove(2);
+    late.within(Duration::from_secs(10)).unwrap().receive().unwrap();
+}
+
+#[test]
+fn a_limit_that_the_policy_cannot_keep_is_refused() {
+    let mut running = start(command(LINES).env("DISPATCH", "shared").env("MOST", "5"));
+    assert!(running.line("cannot bind: ").contains("max_connections_per_worker"));
 }

@@ -22,7 +22,7 @@ use crate::wire::control::ToSupervisor;
 pub mod os {
     pub use crate::sys::descriptors::{Received, receive_with, send_with, socket_pair};
     pub use crate::sys::memory::{Mapping, create as create_memory};
-    pub use crate::sys::readiness::{Owns, register_readable};
+    pub use crate::sys::readiness::{Owns, register_hangup, register_readable};
 }
 
 /// Code that runs on the supervisor's *net* thread.

@@ -55,12 +55,15 @@ fn classify(error: Errno) -> Accepted {
     }
 }
 
-/// Binds and listens.
-pub(crate) fn listen(address: SocketAddr, v6_only: bool, backlog: u32) -> io::Result<OwnedFd> {
+/// Binds and listens; `group`: others of ours may listen there too (SO_REUSEPORT).
+pub(crate) fn listen(address: SocketAddr, v6_only: bool, backlog: u32, group: bool) -> io::Result<OwnedFd> {
     use socket2::{Domain, Protocol, Socket, Type};
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
+    if group {
+        socket.set_reuse_port(true)?;
+    }
     if address.is_ipv6() {
         socket.set_only_v6(v6_only)?;
     }

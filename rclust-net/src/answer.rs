@@ -10,9 +10,11 @@ use rclust_core::WorkerId;
 use rclust_core::extension::os;
 
 use crate::accept;
-use crate::bind::{Ask, Key, Told};
-use crate::dispatch::Dispatch;
-use crate::house::{Bound, Lane, Shared};
+use crate::bind::{Ask, Key, Terms, Told};
+use crate::dispatch::{Dispatch, Picker};
+use crate::handoff::queue::Queue;
+use crate::house::{Bound, House, Intake, Lane, Shared};
+use crate::kernel::{self, Kernel, Way};
 use crate::load;
 use crate::registry;
 use crate::serve;
@@ -22,37 +24,17 @@ const CLOSING_TURNS: usize = 8;
 
 pub(crate) fn request(house: &Shared, worker: WorkerId, id: u64, body: &[u8]) {
     match postcard::from_bytes(body) {
-        Ok(Ask::Bind { key, backlog, dispatch, descriptors }) => {
-            let house = house.clone();
-            tokio::task::spawn_local(async move {
-                let wish = Wish { key, backlog, dispatch, descriptors };
-                let mut bound = bind(&house, worker, &wish);
-                // Our own socket for this address may be closing: its task has the next turns.
-                for _ in 0..CLOSING_TURNS {
-                    match &bound {
-                        Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::task::yield_now().await,
-                        _ => break,
-                    }
-                    bound = bind(&house, worker, &wish);
-                }
-                let supervisor = house.borrow().supervisor.clone();
-                match bound {
-                    Ok((listener, local, fds)) => {
-                        supervisor.listening(worker, local.to_string());
-                        respond(&house, worker, id, &Told::Bound { listener, local }, fds);
-                    }
-                    Err(error) => {
-                        supervisor.refused_listen(worker, wish.key.address.to_string(), error.to_string());
-                        let told = Told::Failed { errno: error.raw_os_error(), text: error.to_string() };
-                        respond(&house, worker, id, &told, Vec::new());
-                    }
-                }
-            });
+        Ok(Ask::Bind { key, terms, descriptors }) => {
+            let wish = Wish { key, terms, descriptors };
+            tokio::task::spawn_local(bind_and_tell(house.clone(), worker, id, wish));
+        }
+        Ok(Ask::Again { listener }) => {
+            let (told, fds) = again(&mut house.borrow_mut(), worker, listener);
+            respond(house, worker, id, &told, fds);
         }
         Ok(Ask::Stats { listener }) => {
             let stats = house.borrow().stats(worker, listener);
-            let gone = || Told::Failed { errno: None, text: "the listener is not this worker's any more".to_owned() };
-            respond(house, worker, id, &stats.map_or_else(gone, Told::Stats), Vec::new());
+            respond(house, worker, id, &stats.map_or_else(not_yours, Told::Stats), Vec::new());
         }
         Ok(Ask::Close { listener }) => {
             house.borrow_mut().close(worker, listener);
@@ -68,48 +50,141 @@ fn respond(house: &Shared, worker: WorkerId, id: u64, told: &Told, fds: Vec<Arc<
     house.borrow().supervisor.respond(worker, id, body, fds);
 }
 
+fn not_yours() -> Told {
+    Told::Failed { errno: None, text: "the listener is not this worker's any more".to_owned() }
+}
+
+fn failed(error: &io::Error) -> Told {
+    Told::Failed { errno: error.raw_os_error(), text: error.to_string() }
+}
+
 /// What a worker asks for.
 struct Wish {
     key: Key,
-    backlog: u32,
-    dispatch: Dispatch,
+    terms: Terms,
     descriptors: Option<u64>,
 }
 
 type Bind = (u32, SocketAddr, Vec<Arc<OwnedFd>>);
 
+async fn bind_and_tell(house: Shared, worker: WorkerId, id: u64, wish: Wish) {
+    let mut bound = bind(&house, worker, &wish);
+    // Our own socket for this address may be closing: its task has the next turns.
+    for _ in 0..CLOSING_TURNS {
+        match &bound {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::task::yield_now().await,
+            _ => break,
+        }
+        bound = bind(&house, worker, &wish);
+    }
+    let supervisor = house.borrow().supervisor.clone();
+    match bound {
+        Ok((listener, local, fds)) => {
+            supervisor.listening(worker, local.to_string());
+            respond(&house, worker, id, &Told::Bound { listener, local }, fds);
+        }
+        Err(error) => {
+            supervisor.refused_listen(worker, wish.key.address.to_string(), error.to_string());
+            respond(&house, worker, id, &failed(&error), Vec::new());
+        }
+    }
+}
+
 fn bind(house: &Shared, worker: WorkerId, wish: &Wish) -> io::Result<Bind> {
-    let Wish { key, backlog, dispatch, descriptors } = wish;
+    let Wish { key, terms, descriptors } = wish;
     let mut own = house.borrow_mut();
     let Some(slot) = own.slots.get_mut(&worker.slot.0).filter(|slot| slot.current == worker) else {
         return Err(io::Error::other("this worker is not current any more"));
     };
     slot.most = load::most(*descriptors);
-    let memory = slot.memory.clone();
+    let (memory, ready) = (slot.memory.clone(), slot.ready);
     let known = own.listeners.iter().find(|(_, bound)| bound.key == *key).map(|(number, _)| *number);
     let number = match known {
         Some(number) => number,
-        None => {
-            let number = own.free_number()?;
-            let (how, key_of) = registry::resolve(dispatch)?;
-            let socket = accept::listen(key.address, key.v6_only, *backlog)?;
-            let local = socket2::SockRef::from(&socket).local_addr()?;
-            let local = local.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
-            let socket = os::register_readable(socket)?;
-            let bound = Bound::new(key.clone(), local, how, key_of);
-            let room = bound.room.clone();
-            own.listeners.insert(number, bound);
-            tokio::task::spawn_local(serve::run(house.clone(), number, socket, room));
-            number
-        }
+        None => open(house, &mut own, key, terms)?,
     };
     let bound = own.listeners.get_mut(&number).ok_or_else(|| io::Error::other("the listener is gone"))?;
     let lane = match bound.lanes.entry(worker.slot.0) {
         Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => entry.insert(Lane::new()?),
+        Entry::Vacant(entry) => entry.insert(Lane::new(match &bound.intake {
+            Intake::Handed { .. } => Some(Queue::new()?),
+            Intake::Kernel(_) => None,
+        })),
     };
+    let mut fds = Vec::new();
+    match (&mut bound.intake, &lane.queue) {
+        (Intake::Kernel(kernel), _) => {
+            let socket = kernel.socket_of(worker.slot.0)?;
+            kernel.set_ready(worker.slot.0, ready, std::time::Instant::now());
+            fds.extend([kernel.leftovers.receiving_end(), memory, socket]);
+        }
+        (_, Some(queue)) => fds.extend([queue.receiving_end(), memory]),
+        (_, None) => return Err(io::Error::other("the listener has no queue")),
+    }
     lane.binds += 1;
-    let fds = vec![lane.queue.receiving_end(), memory];
+    lane.most = terms.most_each.unwrap_or(u64::MAX);
     bound.room.notify_one();
-    Ok((number, bound.local, fds))
+    let local = bound.local;
+    own.steer(number);
+    Ok((number, local, fds))
+}
+
+/// Binds a new listener.
+fn open(house: &Shared, own: &mut House, key: &Key, terms: &Terms) -> io::Result<u32> {
+    let number = own.free_number()?;
+    let own_socket = matches!(terms.dispatch, Dispatch::Shared | Dispatch::PerSlot);
+    if own_socket && terms.most.is_some() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "max_connections is the supervisor's to keep, and with Shared and PerSlot it does not see connections: set \
+             max_connections_per_worker, or take another dispatch policy",
+        ));
+    }
+    let per_slot = terms.dispatch == Dispatch::PerSlot;
+    let policy = if own_socket { None } else { Some(registry::resolve(&terms.dispatch)?) };
+    let socket = accept::listen(key.address, key.v6_only, terms.backlog, per_slot)?;
+    let local = socket2::SockRef::from(&socket).local_addr()?;
+    let local = local.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
+    let most = terms.most.unwrap_or(u64::MAX);
+    match policy {
+        Some((how, key_of)) => {
+            let socket = os::register_readable(socket)?;
+            let bound = Bound::new(key.clone(), local, Intake::Handed { picker: Picker::new(how), key_of }, most);
+            let room = bound.room.clone();
+            own.listeners.insert(number, bound);
+            tokio::task::spawn_local(serve::run(house.clone(), number, socket, room));
+        }
+        None => {
+            let way = Way { local, v6_only: key.v6_only, backlog: terms.backlog, per_slot };
+            let intake = Intake::Kernel(Kernel::new(way, Arc::new(socket))?);
+            let bound = Bound::new(key.clone(), local, intake, most);
+            let room = bound.room.clone();
+            own.listeners.insert(number, bound);
+            tokio::task::spawn_local(kernel::run(house.clone(), number, room));
+        }
+    }
+    Ok(number)
+}
+
+/// A worker's socket does not listen any more.
+fn again(own: &mut House, worker: WorkerId, number: u32) -> (Told, Vec<Arc<OwnedFd>>) {
+    if own.is_stopping() {
+        return (Told::Quiet, Vec::new());
+    }
+    if !own.is_current(worker) {
+        return (not_yours(), Vec::new());
+    }
+    let Some(bound) = own.listeners.get_mut(&number) else { return (not_yours(), Vec::new()) };
+    match &mut bound.intake {
+        Intake::Kernel(kernel) if bound.lanes.contains_key(&worker.slot.0) => {
+            let socket = kernel.socket_of(worker.slot.0);
+            bound.room.notify_one();
+            own.steer(number);
+            match socket {
+                Ok(socket) => (Told::Again, vec![socket]),
+                Err(error) => (failed(&error), Vec::new()),
+            }
+        }
+        _ => (not_yours(), Vec::new()),
+    }
 }

@@ -20,6 +20,19 @@ pub(crate) struct Key {
     pub(crate) nth: u32,
 }
 
+/// How a socket is to be bound and served. Of what is said twice, the first worker's word counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Terms {
+    /// How many connections the kernel may hold.
+    pub(crate) backlog: u32,
+    /// Which slot gets a connection.
+    pub(crate) dispatch: Dispatch,
+    /// How many connections it may have in all slots.
+    pub(crate) most: Option<u64>,
+    /// How many of them this worker wants: each worker's own word.
+    pub(crate) most_each: Option<u64>,
+}
+
 /// What a worker asks of the supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Ask {
@@ -27,12 +40,15 @@ pub(crate) enum Ask {
     Bind {
         /// Which.
         key: Key,
-        /// How many connections the kernel may hold; the first worker's word counts.
-        backlog: u32,
-        /// Which slot gets a connection; the first worker's word counts.
-        dispatch: Dispatch,
+        /// How.
+        terms: Terms,
         /// How many descriptors the worker may have open.
         descriptors: Option<u64>,
+    },
+    /// The socket of a share once more: the old one does not listen any more.
+    Again {
+        /// The listener's number.
+        listener: u32,
     },
     /// What a listener has done.
     Stats {
@@ -49,7 +65,8 @@ pub(crate) enum Ask {
 /// The supervisor's answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Told {
-    /// The share: two descriptors come along, the queue's reading end and the slot's load page.
+    /// The share: two descriptors come along, the queue's reading end and the slot's load page; where workers accept
+    /// themselves, the socket is a third.
     Bound {
         /// The listener's number.
         listener: u32,
@@ -63,6 +80,10 @@ pub(crate) enum Told {
         /// Its text.
         text: String,
     },
+    /// The socket again: one descriptor.
+    Again,
+    /// The tree is stopping: nothing comes any more.
+    Quiet,
     /// Closed.
     Closed,
     /// What the listener has done.

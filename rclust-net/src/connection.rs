@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::listener::Share;
+use crate::share::Share;
 
 /// A TCP connection: tokio's stream, which it dereferences to, and the count it has in its worker's load.
 ///

@@ -2,18 +2,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rclust_core::extension::Here;
 use tokio::net::ToSocketAddrs;
 
 use crate::accept;
-use crate::bind::{Ask, Counter, Key, Told};
-use crate::connection::{Count, TcpStream};
+use crate::bind::{Counter, Key, Terms};
+use crate::connection::TcpStream;
 use crate::dispatch::Dispatch;
-use crate::handoff::take::{Taken, Taker};
-use crate::load::Page;
+use crate::share::Share;
 use crate::stats::Stats;
 
 /// Connections that the kernel holds for a listener when nothing else is said (it cuts this to `net.core.somaxconn`).
@@ -33,62 +31,6 @@ enum Kind {
     Shared(Arc<Share>),
 }
 
-/// A worker's share of a listener.
-#[derive(Debug)]
-pub(crate) struct Share {
-    number: u32,
-    local: SocketAddr,
-    taker: Taker,
-    page: Page,
-    here: Here,
-}
-
-impl Share {
-    /// A connection of this share was closed or moved away.
-    pub(crate) fn closed(&self) {
-        self.count(Page::closed);
-        self.taker.closed.notify_waiters();
-    }
-
-    /// A connection of this share was read from for the first time.
-    pub(crate) fn begun(&self) {
-        self.count(Page::begun);
-    }
-
-    /// Counts something. The page is the slot's: after this worker's death its successor counts.
-    fn count(&self, what: fn(&Page, u32) -> bool) {
-        if self.here.while_alive(|| what(&self.page, self.number)) == Some(true) {
-            self.here.room();
-        }
-    }
-
-    /// This worker came to its queue, where the supervisor had asked whether it does.
-    fn looked(&self) {
-        self.count(Page::looked);
-    }
-
-    async fn accept(self: &Arc<Self>) -> io::Result<(TcpStream, SocketAddr)> {
-        loop {
-            let taken = self.taker.take(&self.here, || self.looked()).await?;
-            self.count(Page::taken);
-            let count = Count::new(self.clone());
-            match taken {
-                Taken::Connection(socket, peer) => {
-                    let peer = peer.ok_or_else(|| {
-                        io::Error::other("the supervisor handed over a connection without an address")
-                    })?;
-                    let stream = tokio::net::TcpStream::from_std(std::net::TcpStream::from(socket))?;
-                    return Ok((TcpStream::new(stream, Some(count)), peer));
-                }
-                Taken::Question => {}
-                Taken::Lost => {
-                    tracing::error!(target: "rclust::net", "a connection was lost: this process is at its descriptor limit");
-                }
-            }
-        }
-    }
-}
-
 impl TcpListener {
     /// Listens on an address. With several (a name that resolves to them), the first that can be bound.
     ///
@@ -105,8 +47,7 @@ impl TcpListener {
     /// Settings beyond the address.
     pub fn builder() -> TcpListenerBuilder {
         TcpListenerBuilder {
-            dispatch: Dispatch::default(),
-            backlog: BACKLOG,
+            terms: Terms { backlog: BACKLOG, dispatch: Dispatch::default(), most: None, most_each: None },
             exclusive: false,
             v6_only: false,
             name: None,
@@ -125,7 +66,12 @@ impl TcpListener {
                 let (stream, peer) = listener.accept().await?;
                 Ok((stream.into(), peer))
             }
-            Kind::Shared(share) => share.accept().await,
+            Kind::Shared(share) => {
+                let (socket, peer, count) = share.accept().await?;
+                let peer = peer.ok_or_else(|| io::Error::other("a connection without an address"))?;
+                let stream = tokio::net::TcpStream::from_std(std::net::TcpStream::from(socket))?;
+                Ok((TcpStream::new(stream, Some(count)), peer))
+            }
         }
     }
 
@@ -147,13 +93,9 @@ impl TcpListener {
     /// # Cancel safety
     /// Nothing changes.
     pub async fn stats(&self) -> io::Result<Option<Stats>> {
-        let Kind::Shared(share) = &self.0 else { return Ok(None) };
-        let ask = postcard::to_allocvec(&Ask::Stats { listener: share.number }).map_err(io::Error::other)?;
-        let (body, _) = share.here.ask(ask).await?;
-        match postcard::from_bytes(&body).map_err(io::Error::other)? {
-            Told::Stats(stats) => Ok(Some(stats)),
-            Told::Failed { text, .. } => Err(io::Error::other(text)),
-            _ => Err(io::Error::other("the supervisor's answer makes no sense")),
+        match &self.0 {
+            Kind::Plain(_) => Ok(None),
+            Kind::Shared(share) => share.stats().await.map(Some),
         }
     }
 
@@ -166,15 +108,8 @@ impl TcpListener {
 
 impl Drop for TcpListener {
     fn drop(&mut self) {
-        let Kind::Shared(share) = &self.0 else { return };
-        let Ok(body) = postcard::to_allocvec(&Ask::Close { listener: share.number }) else { return };
-        // Without a runtime the process is ending, and the supervisor will see that.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let here = share.here.clone();
-            runtime.spawn(async move {
-                // A supervisor that is gone needs no telling.
-                let _ = here.ask(body).await;
-            });
+        if let Kind::Shared(share) = &self.0 {
+            share.dropped();
         }
     }
 }
@@ -183,8 +118,7 @@ impl Drop for TcpListener {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `bind`"]
 pub struct TcpListenerBuilder {
-    dispatch: Dispatch,
-    backlog: u32,
+    terms: Terms,
     exclusive: bool,
     v6_only: bool,
     name: Option<String>,
@@ -193,14 +127,33 @@ pub struct TcpListenerBuilder {
 impl TcpListenerBuilder {
     /// Which slot gets a connection; [`Dispatch::Balanced`] unless said otherwise. The first worker's word counts.
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
-        self.dispatch = dispatch;
+        self.terms.dispatch = dispatch;
         self
     }
 
     /// How many connections the kernel may hold that nobody has accepted; 1024 unless said otherwise (it cuts this to
     /// `net.core.somaxconn`). The first worker's word counts.
     pub fn backlog(mut self, backlog: u32) -> Self {
-        self.backlog = backlog;
+        self.terms.backlog = backlog;
+        self
+    }
+
+    /// How many connections it may have in all workers together, open and untaken; others wait in the backlog. No limit unless
+    /// said otherwise. The first worker's word counts. Not with [`Dispatch::Shared`] and [`Dispatch::PerSlot`], where the supervisor
+    /// does not see connections: `bind` then fails.
+    pub fn max_connections(mut self, most: u64) -> Self {
+        self.terms.most = Some(most);
+        self
+    }
+
+    /// How many of its connections this worker wants, open and untaken; others are for other workers, or wait in the backlog. No
+    /// limit unless said otherwise. Each worker's own word counts for itself; 0 is a worker that gets none. (With
+    /// [`Dispatch::PerSlot`] the kernel does not know of it: what it puts into the queue of a worker at its limit waits there.)
+    ///
+    /// Whatever is said here, a worker is handed no more than its limit of open descriptors allows (an eighth of it, 24 at least, is
+    /// left for the worker's own).
+    pub fn max_connections_per_worker(mut self, most: u64) -> Self {
+        self.terms.most_each = Some(most);
         self
     }
 
@@ -241,37 +194,16 @@ impl TcpListenerBuilder {
 
     async fn bind_one(&self, address: SocketAddr) -> io::Result<TcpListener> {
         match Here::worker() {
-            Some(here) if !self.exclusive => self.share(here, address).await,
+            Some(here) if !self.exclusive => {
+                let key = self.key(&here, address);
+                let share = Share::bind(here, key, self.terms.clone()).await?;
+                Ok(TcpListener(Kind::Shared(share)))
+            }
             _ => {
-                let socket = accept::listen(address, self.v6_only, self.backlog)?;
+                let socket = accept::listen(address, self.v6_only, self.terms.backlog, false)?;
                 let listener = tokio::net::TcpListener::from_std(std::net::TcpListener::from(socket))?;
                 Ok(TcpListener(Kind::Plain(listener)))
             }
-        }
-    }
-
-    async fn share(&self, here: Here, address: SocketAddr) -> io::Result<TcpListener> {
-        let key = self.key(&here, address);
-        let ask = Ask::Bind {
-            key,
-            backlog: self.backlog,
-            dispatch: self.dispatch.clone(),
-            descriptors: here.descriptor_limit(),
-        };
-        let (body, fds) = here.ask(postcard::to_allocvec(&ask).map_err(io::Error::other)?).await?;
-        match postcard::from_bytes(&body).map_err(io::Error::other)? {
-            Told::Bound { listener, local } => {
-                let [queue, memory]: [OwnedFd; 2] = fds
-                    .try_into()
-                    .map_err(|_| io::Error::other("the supervisor's answer came without its descriptors"))?;
-                let share =
-                    Share { number: listener, local, taker: Taker::new(queue)?, page: Page::open(memory)?, here };
-                share.here.listens();
-                Ok(TcpListener(Kind::Shared(Arc::new(share))))
-            }
-            Told::Failed { errno: Some(errno), .. } => Err(io::Error::from_raw_os_error(errno)),
-            Told::Failed { text, .. } => Err(io::Error::other(text)),
-            Told::Closed | Told::Stats(_) => Err(io::Error::other("the supervisor's answer makes no sense")),
         }
     }
 

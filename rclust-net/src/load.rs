@@ -144,6 +144,13 @@ impl Load {
     }
 }
 
+impl Load {
+    /// Of a worker that accepts itself: its own word, by which only its own share can suffer.
+    pub(crate) fn own(said: Said) -> Load {
+        Load::new(said.taken, said)
+    }
+}
+
 /// How many connections a worker with this limit of open descriptors is handed at most: some are its own.
 pub(crate) fn most(descriptors: Option<u64>) -> u64 {
     match descriptors {

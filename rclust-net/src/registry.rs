@@ -81,6 +81,7 @@ pub(crate) fn resolve(dispatch: &Dispatch) -> io::Result<(How, Option<KeyOf>)> {
             let key = keys.get(name).cloned().ok_or_else(|| unknown(name, "register_key", keys.keys()))?;
             Ok((How::Sticky, Some(key)))
         }
+        Dispatch::Shared | Dispatch::PerSlot => Err(io::Error::other("workers accept themselves")),
         Dispatch::Custom(name) => {
             let make = {
                 let policies = POLICIES.lock().unwrap_or_else(PoisonError::into_inner);

@@ -24,11 +24,17 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+fn number(name: &str) -> Option<u64> {
+    variable(name)?.parse().ok()
+}
+
 fn dispatch() -> cluster::Result<Dispatch> {
     Ok(match variable("DISPATCH").as_deref() {
         None | Some("balanced") => Dispatch::Balanced,
         Some("round_robin") => Dispatch::RoundRobin,
         Some("sticky") => Dispatch::Sticky,
+        Some("shared") => Dispatch::Shared,
+        Some("per_slot") => Dispatch::PerSlot,
         Some(other) => match other.split_once(':') {
             Some(("sticky_by", name)) => Dispatch::sticky_by(name),
             Some(("custom", name)) => Dispatch::custom(name),
@@ -42,8 +48,20 @@ impl cluster::Worker for Lines {
     type Args = ();
 
     async fn start((): (), cx: &mut Context<Self>) -> cluster::Result<Self> {
+        if variable("LAME").is_some_and(|lame| lame == cx.slot().to_string()) && cx.id().incarnation.0 > 1 {
+            println!("{} does not come up", cx.name());
+            std::future::pending::<()>().await;
+        }
         let addr = variable("BIND").unwrap_or_else(|| "127.0.0.1:0".into());
-        let listener = match TcpListener::builder().dispatch(dispatch()?).bind(&addr).await {
+        let mut builder = TcpListener::builder().dispatch(dispatch()?);
+        if let Some(most) = number("MOST") {
+            builder = builder.max_connections(most);
+        }
+        // A word for each worker.
+        if let Some(most) = variable("MOST_EACH").and_then(|most| most.split(',').nth(cx.slot())?.parse().ok()) {
+            builder = builder.max_connections_per_worker(most);
+        }
+        let listener = match builder.bind(&addr).await {
             Ok(listener) => listener,
             Err(error) => {
                 println!("{} cannot bind: {error}", cx.name());
@@ -104,9 +122,18 @@ async fn main() -> cluster::Result<()> {
         assert_ne!(bytes[0], b'!', "a key function's panic: part of the test");
         Some(bytes[..end].iter().fold(7, |key, byte| key * 31 + u64::from(*byte)))
     });
-    let workers = variable("WORKERS").and_then(|workers| workers.parse().ok()).unwrap_or(4);
+    let workers = number("WORKERS").unwrap_or(4) as usize;
     let lines = Pool::<Lines>::new("lines").size(workers).intensity(1000, Duration::from_secs(1));
     let cluster = Supervisor::one_for_one().child(lines).start().await?;
     println!("serving");
+    let mut resize = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1())?;
+    let pool = cluster.supervisor("lines")?;
+    tokio::spawn(async move {
+        // One slot less for each signal.
+        for size in (0..workers).rev() {
+            resize.recv().await;
+            println!("resized to {size}: {:?}", pool.resize(size).await);
+        }
+    });
     Ok(cluster.run().await?)
 }

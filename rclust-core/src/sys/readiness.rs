@@ -29,6 +29,13 @@ pub fn register_readable<T: Owns>(fd: T) -> io::Result<AsyncFd<T>> {
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
+/// Registers a descriptor with the current runtime for its end alone (EPOLLHUP, which is always told): that it can be read wakes
+/// nobody. Wait by `ready(Interest::PRIORITY)`.
+pub fn register_hangup<T: Owns>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: as in `register`.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::PRIORITY) }?)
+}
+
 /// Registers a descriptor with the current runtime.
 pub(crate) fn register<T: Owns>(fd: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: the descriptor stays open and the same as long as `fd` lives (`Owns`), which the `AsyncFd` owns.

@@ -29,6 +29,17 @@ pub enum Dispatch {
     /// The same, by a function over the first bytes that the client sends, which [`register_key`](crate::register_key) gave this
     /// name; see there. Make it by [`Dispatch::sticky_by`].
     StickyBy(String),
+    /// Workers accept from one socket themselves: the fewest steps for a connection, and the most trust. The kernel wakes whoever
+    /// waits, so the spread is its own (long-lived connections gather where work is short), a waiting connection wakes every idle
+    /// worker, and one worker's `shutdown(2)` on the socket closes it for all: the supervisor notices and binds it again, and what
+    /// waited in it is lost. A connection waits in the kernel until a worker accepts it, so deaths lose none that was not accepted.
+    Shared,
+    /// A socket for each slot in one SO_REUSEPORT group, accepted from by the slot's workers alone and held by the supervisor, so
+    /// that its queue survives their deaths. Where the system allows it, connections go to ready slots at random (classic BPF,
+    /// SO_ATTACH_REUSEPORT_CBPF), else by the kernel's hash to any slot. From the queue of a slot that is down for 250 ms, or was
+    /// removed, others are given. A worker that is blocked keeps what waits in its queue. Any process of the same user can join such
+    /// a group. TCP only.
+    PerSlot,
     /// A policy of the program's own, which [`register`](crate::register) gave this name. Make it by [`Dispatch::custom`].
     Custom(String),
 }

@@ -1,0 +1,193 @@
+//! A worker's share of a listener that the supervisor owns.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rclust_core::extension::{Here, os};
+use rustix::io::Errno;
+use tokio::io::unix::AsyncFd;
+
+use crate::accept::{self, Accepted};
+use crate::bind::{Ask, Key, Terms, Told};
+use crate::connection::Count;
+use crate::handoff::take::{Taken, Taker};
+use crate::load::Page;
+use crate::stats::Stats;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Share {
+    number: u32,
+    pub(crate) local: SocketAddr,
+    /// Connections that the supervisor accepted.
+    taker: Taker,
+    /// Where this worker accepts itself: the socket, and how many connections it wants.
+    own: Option<Own>,
+    page: Page,
+    here: Here,
+}
+
+#[derive(Debug)]
+struct Own {
+    socket: Mutex<Arc<AsyncFd<OwnedFd>>>,
+    most: u64,
+    /// The tree stops: nothing comes but what the supervisor has accepted.
+    quiet: AtomicBool,
+}
+
+fn nonsense() -> io::Error {
+    io::Error::other("the supervisor's answer makes no sense")
+}
+
+async fn ask(here: &Here, ask: &Ask) -> io::Result<(Told, Vec<OwnedFd>)> {
+    let (body, fds) = here.ask(postcard::to_allocvec(ask).map_err(io::Error::other)?).await?;
+    match postcard::from_bytes(&body).map_err(io::Error::other)? {
+        Told::Failed { errno: Some(errno), .. } => Err(io::Error::from_raw_os_error(errno)),
+        Told::Failed { text, .. } => Err(io::Error::other(text)),
+        told => Ok((told, fds)),
+    }
+}
+
+impl Share {
+    /// Asks the supervisor for a share of a socket.
+    pub(crate) async fn bind(here: Here, key: Key, terms: Terms) -> io::Result<Arc<Share>> {
+        let most = terms.most_each.unwrap_or(u64::MAX);
+        let (told, fds) = ask(&here, &Ask::Bind { key, terms, descriptors: here.descriptor_limit() }).await?;
+        let Told::Bound { listener: number, local } = told else { return Err(nonsense()) };
+        let mut fds = fds.into_iter();
+        let (Some(queue), Some(memory)) = (fds.next(), fds.next()) else { return Err(nonsense()) };
+        let own = match fds.next() {
+            Some(socket) => Some(Own {
+                socket: Mutex::new(Arc::new(os::register_readable(socket)?)),
+                most,
+                quiet: AtomicBool::new(false),
+            }),
+            None => None,
+        };
+        let share = Share { number, local, taker: Taker::new(queue)?, own, page: Page::open(memory)?, here };
+        share.here.listens();
+        Ok(Arc::new(share))
+    }
+
+    /// A connection of this share was closed or moved away.
+    pub(crate) fn closed(&self) {
+        self.count(Page::closed);
+        self.taker.closed.notify_waiters();
+    }
+
+    /// A connection of this share was read from for the first time.
+    pub(crate) fn begun(&self) {
+        self.count(Page::begun);
+    }
+
+    /// Counts something. The page is the slot's: after this worker's death its successor counts.
+    fn count(&self, what: fn(&Page, u32) -> bool) {
+        if self.here.while_alive(|| what(&self.page, self.number)) == Some(true) {
+            self.here.room();
+        }
+    }
+
+    /// This worker came to its queue, where the supervisor had asked whether it does.
+    fn looked(&self) {
+        self.count(Page::looked);
+    }
+
+    /// The next connection. Cancel safe: nothing is awaited between taking it and returning it.
+    pub(crate) async fn accept(self: &Arc<Self>) -> io::Result<(OwnedFd, Option<SocketAddr>, Count)> {
+        loop {
+            let taken = match &self.own {
+                None => self.taker.take(&self.here, || self.looked()).await?,
+                Some(own) => self.accept_own(own).await?,
+            };
+            if let Taken::Question = taken {
+                continue;
+            }
+            self.count(Page::taken);
+            let count = Count::new(self.clone());
+            match taken {
+                Taken::Connection(socket, peer) => return Ok((socket, peer, count)),
+                Taken::Question => {}
+                Taken::Lost => {
+                    tracing::error!(target: "rclust::net", "a connection was lost: this process is at its descriptor limit");
+                }
+            }
+        }
+    }
+
+    /// From the kernel's queue, or from what the supervisor accepted for whoever is there.
+    async fn accept_own(&self, own: &Own) -> io::Result<Taken> {
+        loop {
+            if own.quiet.load(Ordering::Relaxed) {
+                return self.taker.take(&self.here, || self.looked()).await;
+            }
+            let closed = self.taker.closed.notified();
+            tokio::pin!(closed);
+            closed.as_mut().enable();
+            let said = self.page.read(self.number);
+            if said.taken.saturating_sub(said.closed) >= own.most {
+                closed.await;
+                continue;
+            }
+            let socket = own.socket.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut guard = tokio::select! {
+                taken = self.taker.take(&self.here, || self.looked()) => return taken,
+                guard = socket.readable() => guard?,
+            };
+            // What waits is for those who live.
+            let Some(accepted) = self.here.while_alive(|| accept::accept(socket.get_ref())) else {
+                drop(guard);
+                return std::future::pending().await;
+            };
+            match accepted {
+                Accepted::Connection(connection) => return Ok(Taken::Connection(connection.socket, connection.peer)),
+                Accepted::ClientGone => {}
+                Accepted::Nobody => guard.clear_ready(),
+                // `accept(2)`: it does not listen. Another worker has shut it down, or the tree stops.
+                Accepted::Exhausted(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                    drop(guard);
+                    self.again(own).await?;
+                }
+                Accepted::Exhausted(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn again(&self, own: &Own) -> io::Result<()> {
+        match ask(&self.here, &Ask::Again { listener: self.number }).await? {
+            (Told::Again, fds) => {
+                let socket = os::register_readable(fds.into_iter().next().ok_or_else(nonsense)?)?;
+                *own.socket.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(socket);
+                Ok(())
+            }
+            (Told::Quiet, _) => {
+                own.quiet.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            _ => Err(nonsense()),
+        }
+    }
+
+    /// What the listener has done.
+    pub(crate) async fn stats(&self) -> io::Result<Stats> {
+        match ask(&self.here, &Ask::Stats { listener: self.number }).await? {
+            (Told::Stats(stats), _) => Ok(stats),
+            _ => Err(nonsense()),
+        }
+    }
+
+    /// The program has dropped it.
+    pub(crate) fn dropped(&self) {
+        let Ok(body) = postcard::to_allocvec(&Ask::Close { listener: self.number }) else { return };
+        // Without a runtime the process is ending, and the supervisor will see that.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let here = self.here.clone();
+            runtime.spawn(async move {
+                // A supervisor that is gone needs no telling.
+                let _ = here.ask(body).await;
+            });
+        }
+    }
+}

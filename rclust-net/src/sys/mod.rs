@@ -1,0 +1,3 @@
+//! System calls that rustix and socket2 do not have: the only `unsafe` of this crate.
+
+pub(crate) mod reuseport;
