@@ -141,8 +141,8 @@ fn waiting(running: &Running, address: &str, clients: usize) -> Vec<Line<TcpStre
 }
 
 #[test]
-fn what_waits_in_the_kernel_outlives_every_worker() {
-    for dispatch in ["shared", "per_slot"] {
+fn what_no_program_has_taken_outlives_every_worker() {
+    for dispatch in ["balanced", "shared", "per_slot"] {
         let (running, address) = serving(command(LINES).env("DISPATCH", dispatch));
         let mut seen = HashSet::new();
         assert!(comes_true(|| {

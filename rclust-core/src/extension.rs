@@ -22,11 +22,15 @@ use crate::wire::control::ToSupervisor;
 pub mod os {
     pub use crate::sys::descriptors::{Received, receive_with, send_with, socket_pair};
     pub use crate::sys::memory::{Mapping, create as create_memory};
+    pub use crate::sys::process::take_env;
     pub use crate::sys::readiness::{Owns, register_hangup, register_readable};
 }
 
 /// Code that runs on the supervisor's *net* thread.
 pub trait Extension: Send + 'static {
+    /// Called in the supervisor's process while it has one thread, before it opens anything and before its `init`.
+    fn prepare(&mut self) {}
+
     /// Runs until `events` ends. Called on a thread of its own.
     fn run(self: Box<Self>, events: mpsc::UnboundedReceiver<Event>, supervisor: Supervisor);
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -25,10 +25,11 @@ pub(crate) enum Accepted {
 pub(crate) fn accept(listener: impl AsFd) -> Accepted {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     match rustix::net::acceptfrom_with(listener, flags) {
-        Ok((socket, peer)) => match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
-            Some(peer) => Accepted::Connection(Connection { socket, peer: Some(peer), key: 0 }),
-            None => Accepted::ClientGone,
-        },
+        Ok((socket, peer)) => {
+            // A Unix socket's client has no address that says anything.
+            let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+            Accepted::Connection(Connection { socket, peer, key: 0 })
+        }
         Err(error) => classify(error),
     }
 }
@@ -53,23 +54,6 @@ fn classify(error: Errno) -> Accepted {
         | Errno::TIMEDOUT => Accepted::ClientGone,
         error => Accepted::Exhausted(error.into()),
     }
-}
-
-/// Binds and listens; `group`: others of ours may listen there too (SO_REUSEPORT).
-pub(crate) fn listen(address: SocketAddr, v6_only: bool, backlog: u32, group: bool) -> io::Result<OwnedFd> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_reuse_address(true)?;
-    if group {
-        socket.set_reuse_port(true)?;
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(v6_only)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
 }
 
 #[cfg(test)]

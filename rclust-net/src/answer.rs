@@ -2,20 +2,20 @@
 
 use std::collections::btree_map::Entry;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rclust_core::WorkerId;
 use rclust_core::extension::os;
 
-use crate::accept;
 use crate::bind::{Ask, Key, Terms, Told};
 use crate::dispatch::{Dispatch, Picker};
 use crate::handoff::queue::Queue;
 use crate::house::{Bound, House, Intake, Lane, Shared};
 use crate::kernel::{self, Kernel, Way};
 use crate::load;
+use crate::open::{self, Manner, Opened};
+use crate::place::{Kind, Local, Place};
 use crate::registry;
 use crate::serve;
 
@@ -40,7 +40,7 @@ pub(crate) fn request(house: &Shared, worker: WorkerId, id: u64, body: &[u8]) {
             house.borrow_mut().close(worker, listener);
             respond(house, worker, id, &Told::Closed, Vec::new());
         }
-        Err(error) => respond(house, worker, id, &Told::Failed { errno: None, text: error.to_string() }, Vec::new()),
+        Err(error) => respond(house, worker, id, &failed(&io::Error::other(error)), Vec::new()),
     }
 }
 
@@ -51,11 +51,11 @@ fn respond(house: &Shared, worker: WorkerId, id: u64, told: &Told, fds: Vec<Arc<
 }
 
 fn not_yours() -> Told {
-    Told::Failed { errno: None, text: "the listener is not this worker's any more".to_owned() }
+    failed(&io::Error::other("the listener is not this worker's any more"))
 }
 
 fn failed(error: &io::Error) -> Told {
-    Told::Failed { errno: error.raw_os_error(), text: error.to_string() }
+    Told::Failed { errno: error.raw_os_error(), kind: error.kind().into(), text: error.to_string() }
 }
 
 /// What a worker asks for.
@@ -65,7 +65,7 @@ struct Wish {
     descriptors: Option<u64>,
 }
 
-type Bind = (u32, SocketAddr, Vec<Arc<OwnedFd>>);
+type Bind = (u32, Local, Vec<Arc<OwnedFd>>);
 
 async fn bind_and_tell(house: Shared, worker: WorkerId, id: u64, wish: Wish) {
     let mut bound = bind(&house, worker, &wish);
@@ -84,7 +84,7 @@ async fn bind_and_tell(house: Shared, worker: WorkerId, id: u64, wish: Wish) {
             respond(&house, worker, id, &Told::Bound { listener, local }, fds);
         }
         Err(error) => {
-            supervisor.refused_listen(worker, wish.key.address.to_string(), error.to_string());
+            supervisor.refused_listen(worker, wish.key.place.to_string(), error.to_string());
             respond(&house, worker, id, &failed(&error), Vec::new());
         }
     }
@@ -108,7 +108,7 @@ fn bind(house: &Shared, worker: WorkerId, wish: &Wish) -> io::Result<Bind> {
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => entry.insert(Lane::new(match &bound.intake {
             Intake::Handed { .. } => Some(Queue::new()?),
-            Intake::Kernel(_) => None,
+            Intake::Kernel(_) | Intake::Datagrams(_) => None,
         })),
     };
     let mut fds = Vec::new();
@@ -118,13 +118,14 @@ fn bind(house: &Shared, worker: WorkerId, wish: &Wish) -> io::Result<Bind> {
             kernel.set_ready(worker.slot.0, ready, std::time::Instant::now());
             fds.extend([kernel.leftovers.receiving_end(), memory, socket]);
         }
+        (Intake::Datagrams(socket), _) => fds.push(socket.clone()),
         (_, Some(queue)) => fds.extend([queue.receiving_end(), memory]),
         (_, None) => return Err(io::Error::other("the listener has no queue")),
     }
     lane.binds += 1;
     lane.most = terms.most_each.unwrap_or(u64::MAX);
     bound.room.notify_one();
-    let local = bound.local;
+    let local = bound.local.clone();
     own.steer(number);
     Ok((number, local, fds))
 }
@@ -132,38 +133,52 @@ fn bind(house: &Shared, worker: WorkerId, wish: &Wish) -> io::Result<Bind> {
 /// Binds a new listener.
 fn open(house: &Shared, own: &mut House, key: &Key, terms: &Terms) -> io::Result<u32> {
     let number = own.free_number()?;
-    let own_socket = matches!(terms.dispatch, Dispatch::Shared | Dispatch::PerSlot);
-    if own_socket && terms.most.is_some() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
+    let (kind, per_slot) = (key.place.kind(), terms.dispatch == Dispatch::PerSlot);
+    let workers_accept = per_slot || terms.dispatch == Dispatch::Shared;
+    if workers_accept && terms.most.is_some() {
+        return Err(invalid(
             "max_connections is the supervisor's to keep, and with Shared and PerSlot it does not see connections: set \
              max_connections_per_worker, or take another dispatch policy",
         ));
     }
-    let per_slot = terms.dispatch == Dispatch::PerSlot;
-    let policy = if own_socket { None } else { Some(registry::resolve(&terms.dispatch)?) };
-    let socket = accept::listen(key.address, key.v6_only, terms.backlog, per_slot)?;
-    let local = socket2::SockRef::from(&socket).local_addr()?;
-    let local = local.as_socket().ok_or_else(|| io::Error::other("not an IP address"))?;
+    if per_slot && !matches!(key.place, Place::Tcp(_)) {
+        return Err(invalid("PerSlot is for TCP addresses alone: take Shared, or another dispatch policy"));
+    }
+    let policy = if workers_accept || kind == Kind::Udp { None } else { Some(registry::resolve(&terms.dispatch)?) };
+    let manner = Manner { v6_only: key.v6_only, backlog: terms.backlog, mode: terms.mode, group: per_slot };
+    let Opened { socket, local, file } = open::open(&key.place, manner)?;
     let most = terms.most.unwrap_or(u64::MAX);
+    if kind == Kind::Udp {
+        let mut bound = Bound::new(key.clone(), local, None, Intake::Datagrams(Arc::new(socket)), most);
+        bound.drained = true;
+        own.listeners.insert(number, bound);
+        return Ok(number);
+    }
     match policy {
         Some((how, key_of)) => {
             let socket = os::register_readable(socket)?;
-            let bound = Bound::new(key.clone(), local, Intake::Handed { picker: Picker::new(how), key_of }, most);
+            let bound = Bound::new(key.clone(), local, file, Intake::Handed { picker: Picker::new(how), key_of }, most);
             let room = bound.room.clone();
             own.listeners.insert(number, bound);
             tokio::task::spawn_local(serve::run(house.clone(), number, socket, room));
         }
         None => {
-            let way = Way { local, v6_only: key.v6_only, backlog: terms.backlog, per_slot };
-            let intake = Intake::Kernel(Kernel::new(way, Arc::new(socket))?);
-            let bound = Bound::new(key.clone(), local, intake, most);
+            let place = match (&key.place, &local) {
+                (Place::Tcp(_), Local::Ip(address)) => Place::Tcp(*address),
+                (place, _) => place.clone(),
+            };
+            let intake = Intake::Kernel(Kernel::new(Way { place, manner, per_slot, file }, Arc::new(socket))?);
+            let bound = Bound::new(key.clone(), local, None, intake, most);
             let room = bound.room.clone();
             own.listeners.insert(number, bound);
             tokio::task::spawn_local(kernel::run(house.clone(), number, room));
         }
     }
     Ok(number)
+}
+
+fn invalid(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 /// A worker's socket does not listen any more.

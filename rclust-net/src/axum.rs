@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 
-use crate::{TcpListener, TcpStream};
+use crate::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// How long to pause after an error that is not one client's.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -34,6 +34,30 @@ impl Listener for TcpListener {
 
     fn local_addr(&self) -> std::io::Result<SocketAddr> {
         TcpListener::local_addr(self)
+    }
+}
+
+impl Listener for UnixListener {
+    type Io = UnixStream;
+    type Addr = tokio::net::unix::SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, tokio::net::unix::SocketAddr) {
+        loop {
+            match UnixListener::accept(self).await {
+                Ok(connection) => return connection,
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                    std::future::pending::<()>().await;
+                }
+                Err(error) => {
+                    tracing::warn!(target: "rclust::net", %error, "accept failed");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<tokio::net::unix::SocketAddr> {
+        UnixListener::local_addr(self)
     }
 }
 

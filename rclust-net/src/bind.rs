@@ -1,11 +1,12 @@
 //! Node's rules: which bind is which socket. Pure.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dispatch::Dispatch;
+use crate::place::{Local, Place};
 use crate::stats::Stats;
 
 /// Which socket a worker asks for. Equal keys in several workers are one socket.
@@ -14,7 +15,7 @@ use crate::stats::Stats;
 /// port, and the same one in all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Key {
-    pub(crate) address: SocketAddr,
+    pub(crate) place: Place,
     pub(crate) v6_only: bool,
     pub(crate) name: Option<String>,
     pub(crate) nth: u32,
@@ -25,6 +26,8 @@ pub(crate) struct Key {
 pub(crate) struct Terms {
     /// How many connections the kernel may hold.
     pub(crate) backlog: u32,
+    /// Mode bits of a Unix socket's file.
+    pub(crate) mode: Option<u32>,
     /// Which slot gets a connection.
     pub(crate) dispatch: Dispatch,
     /// How many connections it may have in all slots.
@@ -66,17 +69,19 @@ pub(crate) enum Ask {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Told {
     /// The share: two descriptors come along, the queue's reading end and the slot's load page; where workers accept
-    /// themselves, the socket is a third.
+    /// themselves, the socket is a third. Of datagrams the socket alone comes.
     Bound {
         /// The listener's number.
         listener: u32,
         /// Where it is bound.
-        local: SocketAddr,
+        local: Local,
     },
     /// The operating system's refusal, as itself.
     Failed {
         /// The error number, if it is one.
         errno: Option<i32>,
+        /// What kind of error, if it is none of the system's.
+        kind: Refusal,
         /// Its text.
         text: String,
     },
@@ -90,21 +95,49 @@ pub(crate) enum Told {
     Stats(Stats),
 }
 
+/// The kinds of errors that are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Refusal {
+    NotFound,
+    InvalidInput,
+    Other,
+}
+
+impl From<io::ErrorKind> for Refusal {
+    fn from(kind: io::ErrorKind) -> Refusal {
+        match kind {
+            io::ErrorKind::NotFound => Refusal::NotFound,
+            io::ErrorKind::InvalidInput => Refusal::InvalidInput,
+            _ => Refusal::Other,
+        }
+    }
+}
+
+impl From<Refusal> for io::ErrorKind {
+    fn from(refusal: Refusal) -> io::ErrorKind {
+        match refusal {
+            Refusal::NotFound => io::ErrorKind::NotFound,
+            Refusal::InvalidInput => io::ErrorKind::InvalidInput,
+            Refusal::Other => io::ErrorKind::Other,
+        }
+    }
+}
+
 /// Counts one worker's binds.
 #[derive(Debug, Default)]
-pub(crate) struct Counter(HashMap<(SocketAddr, bool, Option<String>), u32>);
+pub(crate) struct Counter(HashMap<(Place, bool, Option<String>), u32>);
 
 impl Counter {
-    /// The key of this worker's next bind of an address. A fixed port has no second one: there it is the same socket again.
-    pub(crate) fn key(&mut self, address: SocketAddr, v6_only: bool, name: Option<String>) -> Key {
-        let nth = if address.port() == 0 {
-            let count = self.0.entry((address, v6_only, name.clone())).or_default();
+    /// The key of this worker's next bind of a place. A fixed one has no second: there it is the same socket again.
+    pub(crate) fn key(&mut self, place: Place, v6_only: bool, name: Option<String>) -> Key {
+        let nth = if place.is_any() {
+            let count = self.0.entry((place.clone(), v6_only, name.clone())).or_default();
             *count += 1;
             *count - 1
         } else {
             0
         };
-        Key { address, v6_only, name, nth }
+        Key { place, v6_only, name, nth }
     }
 }
 
@@ -114,13 +147,14 @@ mod tests {
 
     #[test]
     fn the_nth_bind_to_port_0_is_the_same_socket_in_each_worker() {
-        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let any = Place::Tcp(([127, 0, 0, 1], 0).into());
         let (mut a, mut b) = (Counter::default(), Counter::default());
-        let (a1, a2) = (a.key(any, false, None), a.key(any, false, None));
-        let (b1, b2) = (b.key(any, false, None), b.key(any, false, None));
+        let (a1, a2) = (a.key(any.clone(), false, None), a.key(any.clone(), false, None));
+        let (b1, b2) = (b.key(any.clone(), false, None), b.key(any, false, None));
         assert_eq!((&a1, &a2), (&b1, &b2));
         assert_ne!(a1, a2);
-        let fixed: SocketAddr = ([127, 0, 0, 1], 80).into();
-        assert_eq!(a.key(fixed, false, None), a.key(fixed, false, None));
+        for fixed in [Place::Tcp(([127, 0, 0, 1], 80).into()), Place::Unix(b"/tmp/s".to_vec())] {
+            assert_eq!(a.key(fixed.clone(), false, None), a.key(fixed, false, None));
+        }
     }
 }

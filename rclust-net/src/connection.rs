@@ -10,12 +10,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::share::Share;
 
-/// A TCP connection: tokio's stream, which it dereferences to, and the count it has in its worker's load.
+/// A TCP connection: tokio's stream, and its count.
+pub type TcpStream = Stream<tokio::net::TcpStream>;
+
+/// A connection of a Unix socket: tokio's stream, and its count.
+pub type UnixStream = Stream<tokio::net::UnixStream>;
+
+/// A connection: tokio's stream, which it dereferences to, and the count it has in its worker's load.
 ///
-/// It counts for its worker until it is dropped or moved out by [`TcpStream::into_inner`].
+/// It counts for the incarnation that took it until it is dropped or moved out by [`Stream::into_inner`].
 #[derive(Debug)]
-pub struct TcpStream {
-    stream: tokio::net::TcpStream,
+pub struct Stream<S> {
+    stream: S,
     count: Option<Count>,
 }
 
@@ -47,15 +53,15 @@ impl Drop for Count {
     }
 }
 
-impl TcpStream {
-    pub(crate) fn new(stream: tokio::net::TcpStream, count: Option<Count>) -> TcpStream {
-        TcpStream { stream, count }
+impl<S> Stream<S> {
+    pub(crate) fn new(stream: S, count: Option<Count>) -> Stream<S> {
+        Stream { stream, count }
     }
 
     /// Tokio's stream. From now on it counts for nobody.
     #[must_use]
-    pub fn into_inner(self) -> tokio::net::TcpStream {
-        let TcpStream { stream, count } = self;
+    pub fn into_inner(self) -> S {
+        let Stream { stream, count } = self;
         drop(count);
         stream
     }
@@ -73,21 +79,27 @@ impl From<tokio::net::TcpStream> for TcpStream {
     }
 }
 
-impl Deref for TcpStream {
-    type Target = tokio::net::TcpStream;
+impl From<tokio::net::UnixStream> for UnixStream {
+    fn from(stream: tokio::net::UnixStream) -> UnixStream {
+        UnixStream::new(stream, None)
+    }
+}
+
+impl<S> Deref for Stream<S> {
+    type Target = S;
 
     fn deref(&self) -> &Self::Target {
         &self.stream
     }
 }
 
-impl DerefMut for TcpStream {
+impl<S> DerefMut for Stream<S> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.stream
     }
 }
 
-impl AsyncRead for TcpStream {
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
         if outcome.is_ready() {
@@ -99,7 +111,7 @@ impl AsyncRead for TcpStream {
     }
 }
 
-impl AsyncWrite for TcpStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

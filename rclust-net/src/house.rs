@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +17,8 @@ use crate::dispatch::Picker;
 use crate::handoff::queue::{Connection, Queue};
 use crate::kernel::Kernel;
 use crate::load::{LISTENERS, Load, Page, Said};
+use crate::open::SocketFile;
+use crate::place::Local;
 use crate::registry::KeyOf;
 use crate::stall::Stall;
 use crate::stats::{SlotStats, Stats};
@@ -87,12 +88,16 @@ pub(crate) enum Intake {
     },
     /// Workers.
     Kernel(Kernel),
+    /// Nobody: workers receive datagrams from this socket.
+    Datagrams(Arc<OwnedFd>),
 }
 
 /// A listener.
 pub(crate) struct Bound {
     pub(crate) key: Key,
-    pub(crate) local: SocketAddr,
+    pub(crate) local: Local,
+    /// Removed with the listener.
+    pub(crate) file: Option<SocketFile>,
     pub(crate) intake: Intake,
     /// How many connections it may have, open and untaken, in all slots.
     pub(crate) most: u64,
@@ -117,10 +122,11 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    pub(crate) fn new(key: Key, local: SocketAddr, intake: Intake, most: u64) -> Bound {
+    pub(crate) fn new(key: Key, local: Local, file: Option<SocketFile>, intake: Intake, most: u64) -> Bound {
         Bound {
             key,
             local,
+            file,
             intake,
             most,
             lanes: BTreeMap::new(),

@@ -5,7 +5,6 @@
 //! that waits when the tree stops) is left in a queue that every worker of the listener reads.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,13 +19,18 @@ use crate::accept::{self, Accepted};
 use crate::handoff::queue::Queue;
 use crate::house::{House, Intake, Shared};
 use crate::load::UNTAKEN;
+use crate::open::{self, Manner, Opened, SocketFile};
+use crate::place::Place;
 use crate::steer;
 use crate::sys::reuseport;
 
 /// How long a slot may be down before others accept from its queue.
 pub(crate) const GRACE: Duration = Duration::from_millis(250);
 
-/// The pause after an accept or a bind that failed.
+/// How long a socket that was shut down and cannot be bound again is left alone.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The pause after an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections accepted before others have a turn.
@@ -41,21 +45,28 @@ pub(crate) struct Kernel {
     /// In the order in which they began to listen, which is the kernel's order of the group.
     members: Vec<Member>,
     next: u32,
+    /// It could not be bound again: not to be tried before.
+    retry: Option<Instant>,
     /// The kernel does not take our program: its own hash chooses, also slots that are down.
     unsteered: bool,
 }
 
-#[derive(Clone, Copy)]
 pub(crate) struct Way {
-    pub(crate) local: SocketAddr,
-    pub(crate) v6_only: bool,
-    pub(crate) backlog: u32,
+    /// With the port that the system chose.
+    pub(crate) place: Place,
+    pub(crate) manner: Manner,
     pub(crate) per_slot: bool,
+    /// A Unix socket's.
+    pub(crate) file: Option<SocketFile>,
 }
 
 impl Way {
-    fn listen(&self) -> io::Result<Arc<OwnedFd>> {
-        Ok(Arc::new(accept::listen(self.local, self.v6_only, self.backlog, self.per_slot)?))
+    fn listen(&mut self) -> io::Result<Arc<OwnedFd>> {
+        // Its own file would be in the way.
+        self.file = None;
+        let Opened { socket, file, .. } = open::open(&self.place, self.manner)?;
+        self.file = file;
+        Ok(Arc::new(socket))
     }
 }
 
@@ -73,8 +84,8 @@ struct Member {
 impl Kernel {
     /// With the first socket.
     pub(crate) fn new(way: Way, socket: Arc<OwnedFd>) -> io::Result<Kernel> {
-        let mut kernel =
-            Kernel { leftovers: Queue::new()?, way, members: Vec::new(), next: 0, unsteered: !way.per_slot };
+        let unsteered = !way.per_slot;
+        let mut kernel = Kernel { leftovers: Queue::new()?, way, members: Vec::new(), next: 0, retry: None, unsteered };
         kernel.add(socket);
         Ok(kernel)
     }
@@ -88,7 +99,8 @@ impl Kernel {
 
     /// The socket that a slot's worker accepts from.
     pub(crate) fn socket_of(&mut self, slot: u32) -> io::Result<Arc<OwnedFd>> {
-        let own = |member: &Member| !self.way.per_slot || member.slot == Some(slot);
+        let per_slot = self.way.per_slot;
+        let own = |member: &Member| !per_slot || member.slot == Some(slot);
         let at = match self.members.iter().position(own) {
             Some(at) => at,
             // One that a removed slot left is drained by others until somebody has it.
@@ -288,11 +300,15 @@ impl House {
             return Some((look, true));
         }
         let mut failed = None;
-        if !kernel.way.per_slot {
+        if let Some(at) = kernel.retry.filter(|at| now < *at) {
+            look.next = Some(at);
+        } else if !kernel.way.per_slot {
+            kernel.retry = None;
             match kernel.revive(0) {
                 Ok(at) => look.watch = Some((kernel.members[at].id, kernel.members[at].socket.clone())),
                 Err(error) => {
-                    look.next = Some(now + 10 * PAUSE);
+                    kernel.retry = Some(now + RETRY);
+                    look.next = kernel.retry;
                     failed = Some(error);
                 }
             }
@@ -394,6 +410,7 @@ impl House {
             // Workers have duplicates; this ends the listening for all of them. It may have ended already.
             let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
         }
+        self.kernel(number)?.way.file = None;
         self.listeners.get_mut(&number)?.drained = true;
         self.tell_if_quiet();
         Some(true)

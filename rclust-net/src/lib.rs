@@ -5,7 +5,13 @@
 //! Elsewhere it binds plainly.
 //!
 //! The supervisor accepts, and puts each connection into the queue of one slot. The queue outlives the processes on its reading
-//! end: a connection that no program has taken is never lost with a worker.
+//! end: a connection that no program has taken is never lost with a worker. Who gets it, a [`Dispatch`] policy says; with two of
+//! them ([`Dispatch::Shared`], [`Dispatch::PerSlot`]) workers accept themselves.
+//!
+//! - [`TcpListener`], [`UnixListener`] and [`UdpSocket`] are what a program has; [`TcpListener::builder`] sets the policy, limits, a name.
+//! - A slot that takes none of its connections for 150 ms, while another has room, loses them to it.
+//! - A slot holds at most 16 untaken connections of one listener. When nobody has room the supervisor stops accepting, and the
+//!   kernel's backlog is the buffer.
 
 mod accept;
 mod answer;
@@ -19,11 +25,14 @@ mod dispatch;
 pub mod fuzzing;
 mod handoff;
 mod house;
+mod inherited;
 mod kernel;
 mod listener;
 mod load;
 mod net;
+mod open;
 mod peek;
+mod place;
 mod quiet;
 mod registry;
 mod room;
@@ -34,13 +43,17 @@ mod stats;
 mod steer;
 mod sys;
 pub mod testing;
+mod udp;
+mod unix;
 
-pub use connection::TcpStream;
+pub use connection::{Stream, TcpStream, UnixStream};
 pub use dispatch::custom::Policy;
 pub use dispatch::{Arrival, Candidate, Dispatch};
 pub use listener::{TcpListener, TcpListenerBuilder};
 pub use registry::{register, register_key};
 pub use stats::{SlotStats, Stats};
+pub use udp::{UdpSocket, UdpSocketBuilder};
+pub use unix::{UnixListener, UnixListenerBuilder};
 
 #[cfg(feature = "axum")]
 pub use crate::axum::PeerAddr;

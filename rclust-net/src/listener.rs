@@ -2,15 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rclust_core::extension::Here;
 use tokio::net::ToSocketAddrs;
 
-use crate::accept;
 use crate::bind::{Counter, Key, Terms};
 use crate::connection::TcpStream;
 use crate::dispatch::Dispatch;
+use crate::open::{self, Manner};
+use crate::place::{self, Place};
 use crate::share::Share;
 use crate::stats::Stats;
 
@@ -46,12 +48,18 @@ impl TcpListener {
 
     /// Settings beyond the address.
     pub fn builder() -> TcpListenerBuilder {
-        TcpListenerBuilder {
-            terms: Terms { backlog: BACKLOG, dispatch: Dispatch::default(), most: None, most_each: None },
-            exclusive: false,
-            v6_only: false,
-            name: None,
-        }
+        TcpListenerBuilder { terms: terms(), exclusive: false, v6_only: false, name: None }
+    }
+
+    /// A listener of this process's own, from the standard library's: no other worker has it.
+    ///
+    /// # Errors
+    /// The operating system's. (The socket becomes non-blocking.)
+    /// # Panics
+    /// Outside a tokio runtime, as tokio's.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+        listener.set_nonblocking(true)?;
+        Ok(TcpListener(Kind::Plain(tokio::net::TcpListener::from_std(listener)?)))
     }
 
     /// Takes the next connection.
@@ -82,7 +90,7 @@ impl TcpListener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
             Kind::Plain(listener) => listener.local_addr(),
-            Kind::Shared(share) => Ok(share.local),
+            Kind::Shared(share) => share.local.ip(),
         }
     }
 
@@ -184,7 +192,7 @@ impl TcpListenerBuilder {
     pub async fn bind(self, address: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
         for address in tokio::net::lookup_host(address).await? {
-            match self.bind_one(address).await {
+            match self.at(Place::Tcp(address)).await {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = Some(error),
             }
@@ -192,25 +200,62 @@ impl TcpListenerBuilder {
         Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the address resolves to nothing")))
     }
 
-    async fn bind_one(&self, address: SocketAddr) -> io::Result<TcpListener> {
+    /// Listens on a descriptor that the *supervisor* was started with, whose number that is (Node: "the number refers to the
+    /// primary's descriptor table"): the same socket in all workers. Outside a cluster it is this process's.
+    ///
+    /// Backlog, address and options are as its maker set them; the file of a Unix socket is not removed.
+    ///
+    /// # Errors
+    /// `NotFound`: it was no bound socket when the program started. `InvalidInput`: it is no TCP socket that listens.
+    /// # Cancel safety
+    /// As [`TcpListener::bind`].
+    pub async fn descriptor(self, number: RawFd) -> io::Result<TcpListener> {
+        self.at(Place::Descriptor(number, place::Kind::Tcp)).await
+    }
+
+    /// Listens on the socket that a service manager passed to the supervisor (outside a cluster: to this process) under this name:
+    /// systemd's `FileDescriptorName=`, which is the name of the `.socket` unit unless it says otherwise. Of several with one name,
+    /// the first.
+    ///
+    /// # Errors
+    /// `NotFound`: none was passed; the text lists the names that were. `InvalidInput`: it is no TCP socket that listens.
+    /// # Cancel safety
+    /// As [`TcpListener::bind`].
+    /// # Source
+    /// `sd_listen_fds(3)`: `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`, which are taken out of the environment at boot.
+    pub async fn activated(self, name: impl Into<String>) -> io::Result<TcpListener> {
+        self.at(Place::Named(name.into(), place::Kind::Tcp)).await
+    }
+
+    async fn at(&self, place: Place) -> io::Result<TcpListener> {
         match Here::worker() {
             Some(here) if !self.exclusive => {
-                let key = self.key(&here, address);
+                let key = key(&here, place, self.v6_only, self.name.clone());
                 let share = Share::bind(here, key, self.terms.clone()).await?;
                 Ok(TcpListener(Kind::Shared(share)))
             }
             _ => {
-                let socket = accept::listen(address, self.v6_only, self.terms.backlog, false)?;
-                let listener = tokio::net::TcpListener::from_std(std::net::TcpListener::from(socket))?;
-                Ok(TcpListener(Kind::Plain(listener)))
+                let opened = open::open(&place, manner(self.v6_only, &self.terms))?;
+                TcpListener::from_std(opened.socket.into())
             }
         }
     }
+}
 
-    fn key(&self, here: &Here, address: SocketAddr) -> Key {
-        // This worker's binds so far.
-        let binds = here.kept::<Mutex<Counter>>();
-        let mut binds = binds.lock().unwrap_or_else(PoisonError::into_inner);
-        binds.key(address, self.v6_only, self.name.clone())
-    }
+/// How a socket is bound in this process alone.
+pub(crate) fn manner(v6_only: bool, terms: &Terms) -> Manner {
+    Manner { v6_only, backlog: terms.backlog, mode: terms.mode, group: false }
+}
+
+/// The key of this worker's next bind.
+pub(crate) fn key(here: &Here, place: Place, v6_only: bool, name: Option<String>) -> Key {
+    // This worker's binds so far.
+    let binds = here.kept::<Mutex<Counter>>();
+    let mut binds = binds.lock().unwrap_or_else(PoisonError::into_inner);
+    binds.key(place, v6_only, name)
+}
+
+/// What a listener's terms are unless said otherwise.
+pub(crate) fn terms() -> Terms {
+    Terms { backlog: BACKLOG, mode: None, dispatch: Dispatch::default(), most: None, most_each: None }
 }

@@ -4,17 +4,23 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use rclust_core::extension::{Event, Extension, Supervisor};
+use rclust_core::extension::{Event, Extension, Supervisor, os};
 use tokio::sync::mpsc;
 
 use crate::answer;
 use crate::house::{House, Shared};
+use crate::inherited;
 use crate::serve;
 
 /// The extension of the supervisor.
 pub(crate) struct Net;
 
 impl Extension for Net {
+    fn prepare(&mut self) {
+        // Not for workers, nor for what the program starts otherwise.
+        inherited::look(os::take_env);
+    }
+
     fn run(self: Box<Self>, events: mpsc::UnboundedReceiver<Event>, supervisor: Supervisor) {
         let runtime =
             match tokio::runtime::Builder::new_current_thread().enable_all().max_io_events_per_tick(64).build() {

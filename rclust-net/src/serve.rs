@@ -95,6 +95,7 @@ pub(crate) async fn run(house: Shared, number: u32, socket: AsyncFd<OwnedFd>, ro
     drop(socket);
     if let Some(bound) = house.borrow_mut().listeners.get_mut(&number) {
         bound.drained = true;
+        bound.file = None;
     }
     while !matches!(next_step(&house, number), Step::End) {
         room.notified().await;

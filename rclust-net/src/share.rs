@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rclust_core::extension::{Here, os};
 use rustix::io::Errno;
@@ -15,13 +16,14 @@ use crate::bind::{Ask, Key, Terms, Told};
 use crate::connection::Count;
 use crate::handoff::take::{Taken, Taker};
 use crate::load::Page;
+use crate::place::Local;
 use crate::stats::Stats;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Share {
     number: u32,
-    pub(crate) local: SocketAddr,
+    pub(crate) local: Local,
     /// Connections that the supervisor accepted.
     taker: Taker,
     /// Where this worker accepts itself: the socket, and how many connections it wants.
@@ -38,6 +40,9 @@ struct Own {
     quiet: AtomicBool,
 }
 
+/// The pause before the supervisor is asked once more for a socket that could not be bound again.
+const PAUSE: Duration = Duration::from_millis(500);
+
 fn nonsense() -> io::Error {
     io::Error::other("the supervisor's answer makes no sense")
 }
@@ -46,7 +51,7 @@ async fn ask(here: &Here, ask: &Ask) -> io::Result<(Told, Vec<OwnedFd>)> {
     let (body, fds) = here.ask(postcard::to_allocvec(ask).map_err(io::Error::other)?).await?;
     match postcard::from_bytes(&body).map_err(io::Error::other)? {
         Told::Failed { errno: Some(errno), .. } => Err(io::Error::from_raw_os_error(errno)),
-        Told::Failed { text, .. } => Err(io::Error::other(text)),
+        Told::Failed { kind, text, .. } => Err(io::Error::new(kind.into(), text)),
         told => Ok((told, fds)),
     }
 }
@@ -55,8 +60,7 @@ impl Share {
     /// Asks the supervisor for a share of a socket.
     pub(crate) async fn bind(here: Here, key: Key, terms: Terms) -> io::Result<Arc<Share>> {
         let most = terms.most_each.unwrap_or(u64::MAX);
-        let (told, fds) = ask(&here, &Ask::Bind { key, terms, descriptors: here.descriptor_limit() }).await?;
-        let Told::Bound { listener: number, local } = told else { return Err(nonsense()) };
+        let (number, local, fds) = ask_bind(&here, key, terms).await?;
         let mut fds = fds.into_iter();
         let (Some(queue), Some(memory)) = (fds.next(), fds.next()) else { return Err(nonsense()) };
         let own = match fds.next() {
@@ -156,7 +160,15 @@ impl Share {
     }
 
     async fn again(&self, own: &Own) -> io::Result<()> {
-        match ask(&self.here, &Ask::Again { listener: self.number }).await? {
+        let told = match ask(&self.here, &Ask::Again { listener: self.number }).await {
+            // The address is somebody else's for the moment. It is the supervisor's to say so, and no error of this program's.
+            Err(error) if error.raw_os_error().is_some() => {
+                tokio::time::sleep(PAUSE).await;
+                return Ok(());
+            }
+            told => told?,
+        };
+        match told {
             (Told::Again, fds) => {
                 let socket = os::register_readable(fds.into_iter().next().ok_or_else(nonsense)?)?;
                 *own.socket.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(socket);
@@ -180,14 +192,49 @@ impl Share {
 
     /// The program has dropped it.
     pub(crate) fn dropped(&self) {
-        let Ok(body) = postcard::to_allocvec(&Ask::Close { listener: self.number }) else { return };
-        // Without a runtime the process is ending, and the supervisor will see that.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let here = self.here.clone();
-            runtime.spawn(async move {
-                // A supervisor that is gone needs no telling.
-                let _ = here.ask(body).await;
-            });
-        }
+        close(&self.here, self.number);
+    }
+}
+
+async fn ask_bind(here: &Here, key: Key, terms: Terms) -> io::Result<(u32, Local, Vec<OwnedFd>)> {
+    match ask(here, &Ask::Bind { key, terms, descriptors: here.descriptor_limit() }).await? {
+        (Told::Bound { listener, local }, fds) => Ok((listener, local, fds)),
+        _ => Err(nonsense()),
+    }
+}
+
+fn close(here: &Here, number: u32) {
+    let Ok(body) = postcard::to_allocvec(&Ask::Close { listener: number }) else { return };
+    // Without a runtime the process is ending, and the supervisor will see that.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let here = here.clone();
+        runtime.spawn(async move {
+            // A supervisor that is gone needs no telling.
+            let _ = here.ask(body).await;
+        });
+    }
+}
+
+/// A worker's share of a socket of datagrams: its word that it has it.
+#[derive(Debug)]
+pub(crate) struct DatagramShare {
+    number: u32,
+    here: Here,
+}
+
+impl DatagramShare {
+    /// Asks the supervisor for the socket.
+    pub(crate) async fn bind(here: Here, key: Key, terms: Terms) -> io::Result<(DatagramShare, OwnedFd)> {
+        let (number, _, fds) = ask_bind(&here, key, terms).await?;
+        let share = DatagramShare { number, here };
+        let socket = fds.into_iter().next().ok_or_else(nonsense)?;
+        share.here.listens();
+        Ok((share, socket))
+    }
+}
+
+impl Drop for DatagramShare {
+    fn drop(&mut self) {
+        close(&self.here, self.number);
     }
 }

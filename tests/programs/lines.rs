@@ -1,9 +1,10 @@
 //! A server that answers lines, in the form whose body is the supervisor's. BIND says where, DISPATCH how, WORKERS how many.
 
 use std::process;
+use std::rc::Rc;
 use std::time::Duration;
 
-use rclust::cluster::net::{self, Arrival, Candidate, Dispatch, Policy, TcpListener};
+use rclust::cluster::net::{self, Arrival, Candidate, Dispatch, Policy, Stats, TcpListener, UdpSocket, UnixListener};
 use rclust::cluster::{self, Context, Never, Pool, Supervisor};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
@@ -53,29 +54,29 @@ impl cluster::Worker for Lines {
             std::future::pending::<()>().await;
         }
         let addr = variable("BIND").unwrap_or_else(|| "127.0.0.1:0".into());
-        let mut builder = TcpListener::builder().dispatch(dispatch()?);
-        if let Some(most) = number("MOST") {
-            builder = builder.max_connections(most);
-        }
-        // A word for each worker.
-        if let Some(most) = variable("MOST_EACH").and_then(|most| most.split(',').nth(cx.slot())?.parse().ok()) {
-            builder = builder.max_connections_per_worker(most);
-        }
-        let listener = match builder.bind(&addr).await {
-            Ok(listener) => listener,
-            Err(error) => {
-                println!("{} cannot bind: {error}", cx.name());
-                return Err(error.into());
+        let mut told = false;
+        let listener = loop {
+            match Listener::bind(&addr, cx.slot()).await {
+                Ok(listener) => break listener,
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        println!("{} cannot bind: {error}", cx.name());
+                    }
+                    if variable("RETRY").is_none() {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
             }
         };
-        println!("{} on {}", cx.name(), listener.local_addr()?);
+        println!("{} on {}", cx.name(), listener.local());
         let (slot, shutdown) = (cx.slot(), cx.shutdown());
         cx.spawn_linked(async move {
-            let listener = std::rc::Rc::new(listener);
+            let listener = Rc::new(listener);
             let tasks = tokio::task::LocalSet::new();
             let accepting = async {
                 loop {
-                    let (stream, _) = listener.accept().await?;
+                    let stream = listener.accept(slot).await?;
                     let listener = listener.clone();
                     tokio::task::spawn_local(async move {
                         // A client that leaves is no error of ours.
@@ -96,7 +97,75 @@ impl cluster::Worker for Lines {
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite, slot: usize, listener: &TcpListener) -> std::io::Result<()> {
+trait Both: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Both for S {}
+
+/// `unix:PATH`, `udp:ADDRESS`, `fd:NUMBER`, `named:NAME` or an address.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+    Udp(UdpSocket),
+}
+
+impl Listener {
+    async fn bind(place: &str, slot: usize) -> cluster::Result<Listener> {
+        let most_each = variable("MOST_EACH").and_then(|most| most.split(',').nth(slot)?.parse().ok());
+        if let Some(path) = place.strip_prefix("unix:") {
+            let mut builder = UnixListener::builder().dispatch(dispatch()?);
+            if let Some(mode) = variable("MODE") {
+                builder = builder.mode(u32::from_str_radix(&mode, 8)?);
+            }
+            return Ok(Listener::Unix(builder.bind(path).await?));
+        }
+        if let Some(address) = place.strip_prefix("udp:") {
+            return Ok(Listener::Udp(UdpSocket::bind(address).await?));
+        }
+        let mut builder = TcpListener::builder().dispatch(dispatch()?).v6_only(variable("V6_ONLY").is_some());
+        if let Some(most) = number("MOST") {
+            builder = builder.max_connections(most);
+        }
+        if let Some(most) = most_each {
+            builder = builder.max_connections_per_worker(most);
+        }
+        Ok(Listener::Tcp(match place.split_once(':') {
+            Some(("fd", number)) => builder.descriptor(number.parse()?).await?,
+            Some(("named", name)) => builder.activated(name).await?,
+            _ => builder.bind(place).await?,
+        }))
+    }
+
+    fn local(&self) -> String {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().map(|address| address.to_string()),
+            Listener::Udp(socket) => socket.local_addr().map(|address| address.to_string()),
+            Listener::Unix(listener) => listener
+                .local_addr()
+                .map(|address| address.as_pathname().map_or_else(String::new, |path| path.display().to_string())),
+        }
+        .unwrap_or_else(|error| error.to_string())
+    }
+
+    async fn accept(&self, slot: usize) -> std::io::Result<Box<dyn Both>> {
+        match self {
+            Listener::Tcp(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Listener::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Listener::Udp(socket) => loop {
+                let (_, from) = socket.recv_from(&mut [0; 64]).await?;
+                socket.send_to(format!("{slot} {}", process::id()).as_bytes(), from).await?;
+            },
+        }
+    }
+
+    async fn stats(&self) -> std::io::Result<Option<Stats>> {
+        match self {
+            Listener::Tcp(listener) => listener.stats().await,
+            Listener::Unix(listener) => listener.stats().await,
+            Listener::Udp(_) => Ok(None),
+        }
+    }
+}
+
+async fn serve(stream: Box<dyn Both>, slot: usize, listener: &Listener) -> std::io::Result<()> {
     let (read, mut write) = tokio::io::split(stream);
     let mut lines = BufReader::new(read).lines();
     while let Some(line) = lines.next_line().await? {
@@ -123,7 +192,9 @@ async fn main() -> cluster::Result<()> {
         Some(bytes[..end].iter().fold(7, |key, byte| key * 31 + u64::from(*byte)))
     });
     let workers = number("WORKERS").unwrap_or(4) as usize;
-    let lines = Pool::<Lines>::new("lines").size(workers).intensity(1000, Duration::from_secs(1));
+    let lines = Pool::<Lines>::new("lines")
+        .size(workers)
+        .intensity(number("INTENSITY").unwrap_or(1000) as u32, Duration::from_secs(1));
     let cluster = Supervisor::one_for_one().child(lines).start().await?;
     println!("serving");
     let mut resize = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1())?;

@@ -303,9 +303,12 @@ fn raise_descriptor_limit() -> (Option<u64>, Option<u64>) {
     before
 }
 
-fn supervisor(settings: Settings, program: impl Program, extensions: Vec<Box<dyn Extension>>) -> ExitCode {
-    let prepared = || -> io::Result<(Runtime, Executable)> {
+fn supervisor(settings: Settings, program: impl Program, mut extensions: Vec<Box<dyn Extension>>) -> ExitCode {
+    let mut prepared = || -> io::Result<(Runtime, Executable)> {
         descriptors::close_inherited_on_exec()?;
+        for extension in &mut extensions {
+            extension.prepare();
+        }
         let executable = executable()?;
         if let Some(init) = settings.init {
             init(&ProcessRole::Supervisor).map_err(|error| io::Error::other(format!("init: {error:?}")))?;

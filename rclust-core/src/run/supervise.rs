@@ -49,6 +49,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// group).
 const ONE_ORDER: Duration = Duration::from_millis(500);
 
+/// How long the end waits for the extension's.
+const EXTENSION_END: Duration = Duration::from_millis(250);
+
 /// How long a stop waits for connections that nobody has taken.
 const QUIET_LIMIT: Duration = Duration::from_secs(1);
 
@@ -135,6 +138,7 @@ pub(crate) struct Supervise {
     /// Who wants to hear of a slot's next end.
     pub(crate) watchers: HashMap<Slot, HashSet<WorkerId>>,
     pub(crate) extension: Option<mpsc::UnboundedSender<extension::Event>>,
+    extension_ended: Option<std::sync::mpsc::Receiver<()>>,
     pub(crate) told: Option<oneshot::Sender<Result<(), StartError>>>,
     pub(crate) ended: bool,
     next_launch: u32,
@@ -203,8 +207,8 @@ async fn supervise(setup: Setup) {
     crate::sys::process::exit_now(1);
 }
 
-/// Where the extension hears what happens.
-type Net = mpsc::UnboundedSender<extension::Event>;
+/// The extension's way in, and its end.
+type Net = (mpsc::UnboundedSender<extension::Event>, std::sync::mpsc::Receiver<()>);
 
 type Prepared = (Supervise, mpsc::UnboundedReceiver<Command>, Option<Signals>);
 
@@ -228,11 +232,12 @@ fn prepare(
             Some(extension) => {
                 let (sender, receiver) = mpsc::unbounded_channel();
                 let supervisor = extension::Supervisor { shared: shared.clone() };
-                std::thread::Builder::new()
-                    .name("rclust-net".to_owned())
-                    .stack_size(512 << 10)
-                    .spawn(move || extension.run(receiver, supervisor))?;
-                Some(sender)
+                let (runs, ended) = std::sync::mpsc::channel::<()>();
+                std::thread::Builder::new().name("rclust-net".to_owned()).stack_size(512 << 10).spawn(move || {
+                    extension.run(receiver, supervisor);
+                    drop(runs);
+                })?;
+                Some((sender, ended))
             }
             None => None,
         };
@@ -242,6 +247,7 @@ fn prepare(
     };
     match parts() {
         Ok((spawner, extension, identity, signals)) => {
+            let (extension, extension_ended) = extension.unzip();
             let own = Supervise {
                 tree,
                 launches,
@@ -262,6 +268,7 @@ fn prepare(
                 pool_users: HashMap::new(),
                 watchers: HashMap::new(),
                 extension,
+                extension_ended,
                 told: Some(told),
                 ended: false,
                 events,
@@ -590,6 +597,10 @@ impl Supervise {
             self.story(Story::Ended { text });
         }
         self.extension = None;
+        if let Some(ended) = self.extension_ended.take() {
+            // It puts its things in order (the files of sockets). Stuck in a policy of the program's, it is not waited for.
+            let _ = ended.recv_timeout(EXTENSION_END);
+        }
         // Nothing can be sent any more, before anybody hears of the end.
         self.endpoint.close();
         self.shared.probes.lock().drain().for_each(|(_, probe)| probe.close());

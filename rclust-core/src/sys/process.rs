@@ -9,8 +9,8 @@ use rustix::process::{Resource, Rlimit, Signal};
 
 /// Takes a variable out of the environment, so that no child of this process inherits it.
 ///
-/// Called by boot while the process has one thread (documented there).
-pub(crate) fn take_env(name: &str) -> Option<String> {
+/// Called by boot, and by extensions from their `prepare`, while the process has one thread (documented there).
+pub fn take_env(name: &str) -> Option<String> {
     let value = std::env::var(name).ok()?;
     // SAFETY: boot runs before this process has started a thread of ours, and its documentation demands that the
     // caller has started none either; so nobody reads the environment at the same time.
