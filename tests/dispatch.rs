@@ -291,3 +291,13 @@ fn a_limit_that_the_policy_cannot_keep_is_refused() {
     let mut running = start(command(LINES).env("DISPATCH", "shared").env("MOST", "5"));
     assert!(running.line("cannot bind: ").contains("max_connections_per_worker"));
 }
+
+#[test]
+fn the_supervisors_body_sees_all_listeners() {
+    let (mut running, address) = serving(&mut command(LINES));
+    let line = running.line("the supervisor sees ");
+    assert!(line.contains(&format!("address: \"{address}\"")) && line.matches("takes: true").count() == 4, "{line}");
+    let error = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let error = error.block_on(rclust::cluster::net::listeners()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
+}

@@ -282,29 +282,54 @@ impl House {
         bound.leave(worker.slot.0, &self.slots);
         if bound.lanes.is_empty() {
             // Dropped by every worker, not lost with a dead one: the socket closes with its task.
-            self.listeners.remove(&number);
+            self.remove(number);
         }
     }
 
     /// A slot will never be filled again: its page and its queues go, and listeners that no other slot has bound.
     pub(crate) fn forget(&mut self, slot: u32) {
         self.slots.remove(&slot);
-        self.listeners.retain(|_, bound| {
-            let Some(mut lane) = bound.lanes.remove(&slot) else { return true };
+        let mut empty = Vec::new();
+        for (number, bound) in &mut self.listeners {
+            let Some(mut lane) = bound.lanes.remove(&slot) else { continue };
             bound.handed_before += lane.total;
             let back = lane.read_back();
             bound.hold(back);
             bound.leave(slot, &self.slots);
-            !bound.lanes.is_empty()
-        });
+            if bound.lanes.is_empty() {
+                empty.push(*number);
+            }
+        }
+        for number in empty {
+            self.remove(number);
+        }
+    }
+
+    /// Closes a listener that nobody has any more.
+    fn remove(&mut self, number: u32) {
+        let Some(bound) = self.listeners.remove(&number) else { return };
+        bound.room.notify_one();
+        if !bound.held.is_empty() {
+            let text = format!("closed with {} connections that no program had taken", bound.held.len());
+            self.supervisor.troubled(bound.local.to_string(), text);
+        }
     }
 
     /// What a listener of this worker has done.
     pub(crate) fn stats(&self, worker: WorkerId, number: u32) -> Option<Stats> {
         let bound = self.listeners.get(&number)?;
-        if !self.is_current(worker) || !bound.lanes.contains_key(&worker.slot.0) {
-            return None;
-        }
+        let own = self.is_current(worker) && bound.lanes.contains_key(&worker.slot.0);
+        own.then(|| self.stats_of(number, bound))
+    }
+
+    /// What every listener has done, in the order of their numbers.
+    pub(crate) fn all_stats(&self) -> Vec<Stats> {
+        let mut listeners: Vec<_> = self.listeners.iter().collect();
+        listeners.sort_by_key(|(number, _)| **number);
+        listeners.into_iter().map(|(number, bound)| self.stats_of(*number, bound)).collect()
+    }
+
+    fn stats_of(&self, number: u32, bound: &Bound) -> Stats {
         let slots = bound.lanes.iter().filter_map(|(slot, lane)| {
             let state = self.slots.get(slot)?;
             let said = state.page.read(number);
@@ -319,7 +344,9 @@ impl House {
             })
         });
         let slots: Vec<_> = slots.collect();
-        Some(Stats {
+        Stats {
+            address: bound.local.to_string(),
+            name: bound.key.name.clone(),
             accepted: bound.accepted,
             handed: slots.iter().map(|slot| slot.handed).sum::<u64>() + bound.handed_before + bound.left,
             moved: bound.moved,
@@ -327,7 +354,7 @@ impl House {
             waiting: bound.held.len() as u64 + u64::from(bound.peeking),
             panics: bound.panics + if let Intake::Handed { picker, .. } = &bound.intake { picker.panics } else { 0 },
             slots,
-        })
+        }
     }
 
     /// Which of a listener's sockets get connections may have changed.

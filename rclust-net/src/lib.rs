@@ -19,6 +19,7 @@ mod answer;
 mod axum;
 mod bind;
 mod connection;
+mod desk;
 mod dispatch;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
@@ -47,6 +48,7 @@ mod udp;
 mod unix;
 
 pub use connection::{Stream, TcpStream, UnixStream};
+pub use desk::listeners;
 pub use dispatch::custom::Policy;
 pub use dispatch::{Arrival, Candidate, Dispatch};
 pub use listener::{TcpListener, TcpListenerBuilder};

@@ -8,6 +8,7 @@ use rclust_core::extension::{Event, Extension, Supervisor, os};
 use tokio::sync::mpsc;
 
 use crate::answer;
+use crate::desk;
 use crate::house::{House, Shared};
 use crate::inherited;
 use crate::serve;
@@ -39,8 +40,21 @@ impl Extension for Net {
 async fn hear(mut events: mpsc::UnboundedReceiver<Event>, supervisor: Supervisor) {
     let house = Rc::new(RefCell::new(House::new(supervisor)));
     tokio::task::spawn_local(serve::watch_stalls(house.clone()));
-    while let Some(event) = events.recv().await {
-        handle(&house, event);
+    let mut questions = desk::open();
+    loop {
+        tokio::select! {
+            // Who asks after something happened hears of it.
+            biased;
+            event = events.recv() => match event {
+                Some(event) => handle(&house, event),
+                None => return,
+            },
+            // Its sender stays in its place.
+            Some(question) = questions.recv() => {
+                // Who asked may have stopped waiting.
+                let _ = question.send(house.borrow().all_stats());
+            }
+        }
     }
 }
 

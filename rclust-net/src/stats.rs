@@ -8,13 +8,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Stats {
+    /// Where it is bound.
+    pub address: String,
+    /// Its name, if its builder gave it one.
+    pub name: Option<String>,
     /// Accepted by the supervisor.
     pub accepted: u64,
     /// Put into the queues of slots, those again that were moved.
     pub handed: u64,
     /// Taken back from a slot whose worker died, drained, stopped or blocked, and put where others take them.
     pub moved: u64,
-    /// Accepted, and closed without having reached a program: the listener was closed, or the tree ended.
+    /// Accepted, and lost in the supervisor: the system let it not be watched for its first bytes. (What is waiting when a listener
+    /// is closed is told as an event of the supervisor.)
     pub refused: u64,
     /// Accepted, and waiting in the supervisor for a slot or for the client's first bytes.
     pub waiting: u64,

@@ -198,6 +198,7 @@ async fn main() -> cluster::Result<()> {
     let cluster = Supervisor::one_for_one().child(lines).start().await?;
     println!("serving");
     let mut resize = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1())?;
+    println!("the supervisor sees {:?}", net::listeners().await);
     let pool = cluster.supervisor("lines")?;
     tokio::spawn(async move {
         // One slot less for each signal.
