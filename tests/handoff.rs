@@ -340,3 +340,20 @@ fn a_port_can_be_bound_again_and_twice() {
     let said = running.end_with(0);
     assert!(!said.contains("unexpected"), "{said}");
 }
+
+#[test]
+fn while_a_worker_drains_every_answer_is_the_last_one_of_its_connection() {
+    let mut running = start(command(SERVER).arg("last-calls").env("WEB_CONCURRENCY", "1"));
+    let address: SocketAddr = running.after("] first ").parse().unwrap();
+    let mut connection = Connection::open(address).unwrap();
+    assert_eq!(connection.get("/").unwrap().header("connection"), None);
+    running.signal(Signal::TERM);
+    // The worker hears of it a moment later.
+    let last = eventually("the last answer", || {
+        let response = connection.get("/").expect("it is not closed before");
+        response.header("connection").map(str::to_owned)
+    });
+    assert_eq!(last, "close");
+    assert_eq!(connection.get("/").unwrap_err(), Failure::Cut);
+    drop(running);
+}

@@ -28,6 +28,8 @@ mod handoff;
 mod house;
 mod inherited;
 mod kernel;
+#[cfg(feature = "axum")]
+mod last_calls;
 mod listener;
 mod load;
 mod net;
@@ -59,6 +61,8 @@ pub use unix::{UnixListener, UnixListenerBuilder};
 
 #[cfg(feature = "axum")]
 pub use crate::axum::PeerAddr;
+#[cfg(feature = "axum")]
+pub use crate::last_calls::{LastCalls, LastCallsFuture, LastCallsService};
 
 use std::process::ExitCode;
 

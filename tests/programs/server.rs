@@ -106,6 +106,17 @@ async fn main(cx: cluster::Context) -> cluster::Result<()> {
             println!("{} rebound {address}", cx.name());
             serve(&cx, fixed).await
         }
+        "last-calls" => {
+            let app = axum::Router::new()
+                .route("/", axum::routing::get(|| async { "hello" }))
+                .layer(net::LastCalls::new(cx.draining()));
+            // Nothing is closed but by last answers, for as long as the test may need.
+            tokio::select! {
+                outcome = async { axum::serve(listener, app).await } => outcome?,
+                () = async { cx.shutdown().await; tokio::time::sleep(Duration::from_secs(8)).await } => {}
+            }
+            Ok(())
+        }
         "spins" => {
             println!("{} is {}", cx.name(), std::process::id());
             loop {
