@@ -301,3 +301,20 @@ fn the_supervisors_body_sees_all_listeners() {
     let error = error.block_on(rclust::cluster::net::listeners()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotConnected);
 }
+
+#[test]
+fn a_worker_that_lies_about_its_connections_does_not_keep_them() {
+    for dispatch in ["balanced", "round_robin"] {
+        let mut command = command(LINES);
+        let (mut running, address) = serving(command.env("DISPATCH", dispatch).env("LIAR", "1").env("WORKERS", "3"));
+        let began = Instant::now();
+        let mut lines: Vec<_> = (0..100).map(|_| Line::open(&address).unwrap()).collect();
+        for line in &mut lines {
+            assert_ne!(line.who("who").unwrap().0, 1);
+        }
+        // Once it had them for a moment; after that it is given none.
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(running.workers().len(), 3);
+        assert!(!running.said().contains("exited"));
+    }
+}

@@ -357,3 +357,40 @@ fn while_a_worker_drains_every_answer_is_the_last_one_of_its_connection() {
     assert_eq!(connection.get("/").unwrap_err(), Failure::Cut);
     drop(running);
 }
+
+#[test]
+fn whatever_the_policy_nobody_is_refused_or_left_waiting_when_workers_stop_and_die() {
+    for dispatch in ["balanced", "round_robin", "sticky", "shared", "per_slot"] {
+        let (running, address) = http(3, dispatch);
+        get(address, "/").unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (tally, threads) = load(address, 24, "/", &stop);
+        let more = |answers| {
+            let so_far = tally.answered.load(Ordering::Relaxed);
+            eventually("more answers", || (tally.answered.load(Ordering::Relaxed) > so_far + answers).then_some(()));
+        };
+        for n in 0..6usize {
+            more(100);
+            let victim = running.workers()[n % 3];
+            // The kernel does not know of a stopped worker: with PerSlot its queue waits, which is documented.
+            if dispatch != "per_slot" {
+                kill(victim, Signal::STOP);
+                more(100);
+            }
+            kill(victim, Signal::KILL);
+            await_end(victim);
+            eventually("the replacement", || {
+                let workers = running.workers();
+                (workers.len() == 3 && !workers.contains(&victim)).then_some(())
+            });
+        }
+        stop.store(true, Ordering::Release);
+        for thread in threads {
+            thread.join().expect("a client");
+        }
+        let failures = tally.failures.lock().unwrap().clone();
+        println!("{dispatch}: {} answered, failures {failures:?}, 6 kills", tally.answered.load(Ordering::Relaxed));
+        assert!(failures.keys().all(|kind| kind.starts_with("cut")), "{dispatch}: {failures:?}");
+        assert!(failures.values().sum::<u32>() <= 6 * 24, "{dispatch}: {failures:?}");
+    }
+}

@@ -57,6 +57,28 @@ impl Lane {
         Lane { queue, handed: 0, total: 0, binds: 0, stuck: false, stall: Stall::default(), most: u64::MAX }
     }
 
+    /// What the kernel knows of its queue: untaken and taken.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        let untaken = self.queue.as_ref().map_or(0, Queue::untaken);
+        (untaken, self.handed.saturating_sub(untaken))
+    }
+
+    /// It was given a connection.
+    pub(crate) fn given(&mut self) {
+        self.handed += 1;
+        self.total += 1;
+        let (queue, handed) = (&self.queue, self.handed);
+        let taken = || handed.saturating_sub(queue.as_ref().map_or(0, Queue::untaken));
+        self.stall.given(Instant::now(), taken);
+    }
+
+    /// Whether the question that a slot was asked is read.
+    pub(crate) fn look_for_answer(&mut self) {
+        if self.queue.as_ref().is_none_or(|queue| queue.untaken() == 0) {
+            self.stall.is_back();
+        }
+    }
+
     /// How its connections stand.
     pub(crate) fn load(&self, said: Said) -> Load {
         if self.queue.is_some() { Load::new(self.handed, said) } else { Load::own(said) }

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! page   0 wants                        set by the supervisor when it waits for room, cleared by the worker that tells it
-//!        64 + 32 n: taken, closed, begun, looked   of listener n, counted up by the worker (begun: read from, or closed
-//!                                      unread; looked: read a question)
+//!        64 + 24 n: taken, closed, begun       of listener n, counted up by the worker (begun: read from, or closed unread)
 //! ```
 //! How many were handed is the supervisor's own count; what the worker writes is clamped between it and 0, so that a lying
 //! worker changes its own share and nothing else.
@@ -19,7 +18,7 @@ use rclust_core::extension::os;
 const LEN: usize = 4096;
 
 /// Bytes of a listener's counters.
-const ENTRY: usize = 32;
+const ENTRY: usize = 24;
 
 /// Listeners that a page has room for.
 pub(crate) const LISTENERS: u32 = ((LEN - 64) / ENTRY) as u32;
@@ -39,10 +38,6 @@ fn closed_word(listener: u32) -> usize {
 
 fn begun_word(listener: u32) -> usize {
     taken_word(listener) + 16
-}
-
-fn looked_word(listener: u32) -> usize {
-    taken_word(listener) + 24
 }
 
 /// One slot's page.
@@ -74,8 +69,7 @@ impl Page {
     pub(crate) fn read(&self, listener: u32) -> Said {
         let taken = self.map.load(taken_word(listener), Ordering::Acquire);
         let closed = self.map.load(closed_word(listener), Ordering::Acquire);
-        let looked = self.map.load(looked_word(listener), Ordering::Acquire);
-        Said { taken, closed, begun: self.map.load(begun_word(listener), Ordering::Acquire), looked }
+        Said { taken, closed, begun: self.map.load(begun_word(listener), Ordering::Acquire) }
     }
 
     /// Asks to be told when something changes; look once more afterwards. Supervisor side.
@@ -104,8 +98,7 @@ impl Page {
     }
 
     /// A question was found in the queue. Worker side.
-    pub(crate) fn looked(&self, listener: u32) -> bool {
-        self.map.add(looked_word(listener), 1, Ordering::Release);
+    pub(crate) fn looked(&self) -> bool {
         self.changed()
     }
 
@@ -121,7 +114,6 @@ pub(crate) struct Said {
     pub(crate) taken: u64,
     pub(crate) closed: u64,
     pub(crate) begun: u64,
-    pub(crate) looked: u64,
 }
 
 /// What is believed of it.
@@ -166,10 +158,10 @@ mod tests {
     #[test]
     fn a_lying_worker_is_clamped() {
         for (taken, closed) in [(u64::MAX, 0), (u64::MAX, u64::MAX), (0, u64::MAX), (3, 9)] {
-            let load = Load::new(10, Said { taken, closed, begun: closed, looked: taken });
+            let load = Load::new(10, Said { taken, closed, begun: closed });
             assert!(load.untaken + load.open <= 10 && load.unread <= 10, "{load:?}");
         }
-        let said = Said { taken: 7, closed: 4, begun: 6, looked: 0 };
+        let said = Said { taken: 7, closed: 4, begun: 6 };
         assert_eq!(Load::new(10, said), Load { untaken: 3, open: 3, unread: 1 });
     }
 
@@ -186,8 +178,8 @@ mod tests {
         supervisor.want();
         assert!(worker.closed(2));
         assert!(!worker.taken(2));
-        assert_eq!(supervisor.read(2), Said { taken: 2, closed: 1, begun: 0, looked: 0 });
+        assert_eq!(supervisor.read(2), Said { taken: 2, closed: 1, begun: 0 });
         supervisor.reset();
-        assert_eq!(supervisor.read(2), Said { taken: 0, closed: 0, begun: 0, looked: 0 });
+        assert_eq!(supervisor.read(2), Said { taken: 0, closed: 0, begun: 0 });
     }
 }

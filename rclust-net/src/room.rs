@@ -18,16 +18,13 @@ impl House {
     /// A worker has taken, closed or read something, or has read a question, and we wanted to hear of it.
     pub(crate) fn heard_of(&mut self, worker: WorkerId) {
         let page = self.slots.get(&worker.slot.0).filter(|slot| slot.current == worker).map(|slot| &slot.page);
-        for (number, bound) in &mut self.listeners {
+        for bound in self.listeners.values_mut() {
             if let Some((lane, page)) = bound.lanes.get_mut(&worker.slot.0).zip(page) {
                 lane.stuck = false;
-                let said = page.read(*number);
-                lane.stall.heard_of(said.taken, said.looked);
                 if lane.stall.is_away() {
-                    // It was something else: still to be told.
+                    // If it was something else that it told us, it is still to tell when it reads the question.
                     page.want();
-                    let said = page.read(*number);
-                    lane.stall.heard_of(said.taken, said.looked);
+                    lane.look_for_answer();
                 }
             }
             bound.room.notify_one();
@@ -96,13 +93,11 @@ impl House {
             let Intake::Handed { picker, .. } = &mut bound.intake else { return Err(connection) };
             let Some(slot) = picker.pick(&arrival, &candidates) else { return Err(connection) };
             let lane = bound.lanes.get_mut(&slot);
-            let Some((lane, state)) = lane.zip(self.slots.get(&slot)) else { return Err(connection) };
+            let Some(lane) = lane else { return Err(connection) };
             let Some(queue) = &lane.queue else { return Err(connection) };
             match queue.give(connection) {
                 Ok(()) => {
-                    lane.handed += 1;
-                    lane.total += 1;
-                    lane.stall.given(Instant::now(), state.page.read(number).taken);
+                    lane.given();
                     if !std::mem::replace(&mut self.watching, true) {
                         self.watch.notify_one();
                     }
@@ -182,9 +177,11 @@ impl House {
         for (number, bound) in &mut self.listeners {
             for (slot, lane) in &mut bound.lanes {
                 // Of those that are not ready it has been read back.
-                let Some(state) = self.slots.get(slot).filter(|state| state.ready) else { continue };
-                let said = state.page.read(*number);
-                match lane.stall.look(now, lane.load(said).untaken, said.taken) {
+                if !lane.stall.is_waited_for() || self.slots.get(slot).is_none_or(|state| !state.ready) {
+                    continue;
+                }
+                let (untaken, taken) = lane.counted();
+                match lane.stall.look(now, untaken, taken) {
                     Look::Quiet => {}
                     Look::Until(at) => next = Some(next.map_or(at, |next: Instant| next.min(at))),
                     Look::Stalled => stalled.push((*number, *slot)),
@@ -213,11 +210,11 @@ impl House {
         let Some((bound, state)) = self.listeners.get_mut(&number).zip(self.slots.get(&slot)) else { return };
         let Some(lane) = bound.lanes.get_mut(&slot) else { return };
         let back = lane.read_back();
-        let said = state.page.read(number);
         state.page.want();
         // An event on an empty queue would not wake it (`epoll(7)` looks again before it tells): it tells when it reads this.
         if lane.queue.as_ref().is_some_and(Queue::ask) {
-            lane.stall.moved(said.taken, said.looked);
+            lane.stall.moved();
+            lane.look_for_answer();
         }
         bound.hold(back);
     }

@@ -96,7 +96,7 @@ impl Share {
 
     /// This worker came to its queue, where the supervisor had asked whether it does.
     fn looked(&self) {
-        self.count(Page::looked);
+        self.count(|page, _| page.looked());
     }
 
     /// The next connection. Cancel safe: nothing is awaited between taking it and returning it.

@@ -1,4 +1,6 @@
 //! Who has connections and takes none. Pure: the time is an argument.
+//!
+//! What is counted here the kernel knows (how much is in the queue): a worker's own word is not asked.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +12,8 @@ pub(crate) const LIMIT: Duration = Duration::from_millis(150);
 pub(crate) struct Stall {
     /// Since when it has had untaken connections, and how many it had taken then.
     since: Option<(Instant, u64)>,
-    /// Its connections were moved away; what it had taken and how many questions it had read then.
-    moved: Option<(u64, u64)>,
+    /// Its connections were moved away, and it was asked whether it is there.
+    away: bool,
 }
 
 /// What a look at a queue came to.
@@ -26,15 +28,22 @@ pub(crate) enum Look {
 }
 
 impl Stall {
-    /// It was given a connection.
-    pub(crate) fn given(&mut self, now: Instant, taken: u64) {
-        self.since.get_or_insert((now, taken));
+    /// It was given a connection; `taken` is asked for once in a while.
+    pub(crate) fn given(&mut self, now: Instant, taken: impl FnOnce() -> u64) {
+        if self.since.is_none() {
+            self.since = Some((now, taken()));
+        }
+    }
+
+    /// Whether it is of interest how much is untaken.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.since.is_some()
     }
 
     /// Looks at what it has taken meanwhile.
     pub(crate) fn look(&mut self, now: Instant, untaken: u64, taken: u64) -> Look {
         let Some((since, before)) = self.since else { return Look::Quiet };
-        if untaken == 0 || self.moved.is_some() {
+        if untaken == 0 || self.away {
             self.since = None;
             return Look::Quiet;
         }
@@ -45,20 +54,20 @@ impl Stall {
         if now < since + LIMIT { Look::Until(since + LIMIT) } else { Look::Stalled }
     }
 
-    /// What it had was moved away: it is given nothing until it is seen at its queue.
-    pub(crate) fn moved(&mut self, taken: u64, looked: u64) {
+    /// What it had was moved away: it is given nothing until it has read the question that is in its queue now.
+    pub(crate) fn moved(&mut self) {
         self.since = None;
-        self.moved = Some((taken, looked));
+        self.away = true;
     }
 
-    /// It may have come to its queue.
-    pub(crate) fn heard_of(&mut self, taken: u64, looked: u64) {
-        self.moved = self.moved.filter(|before| *before == (taken, looked));
+    /// It has read the question.
+    pub(crate) fn is_back(&mut self) {
+        self.away = false;
     }
 
     /// Whether it is given nothing.
     pub(crate) fn is_away(&self) -> bool {
-        self.moved.is_some()
+        self.away
     }
 }
 
@@ -70,8 +79,8 @@ mod tests {
     fn who_takes_nothing_for_the_limit_is_stalled_and_who_takes_one_is_not() {
         let (mut stall, start) = (Stall::default(), Instant::now());
         assert_eq!(stall.look(start, 3, 0), Look::Quiet, "nothing was given");
-        stall.given(start, 7);
-        stall.given(start + LIMIT, 7);
+        stall.given(start, || 7);
+        stall.given(start + LIMIT, || unreachable!("it is known since when"));
         let soon = start + LIMIT / 2;
         assert_eq!(stall.look(soon, 3, 7), Look::Until(start + LIMIT));
         assert_eq!(stall.look(soon, 2, 8), Look::Until(soon + LIMIT));
@@ -81,14 +90,13 @@ mod tests {
     }
 
     #[test]
-    fn who_was_moved_away_is_back_when_it_is_seen_at_its_queue() {
+    fn who_was_moved_away_is_given_nothing_until_it_is_back() {
         let (mut stall, start) = (Stall::default(), Instant::now());
-        stall.given(start, 5);
-        stall.moved(5, 2);
-        stall.heard_of(5, 2);
-        assert!(stall.is_away(), "it closed a connection, which says nothing of its queue");
+        stall.given(start, || 5);
+        stall.moved();
+        assert!(stall.is_away() && !stall.is_waited_for());
         assert_eq!(stall.look(start + LIMIT, 4, 5), Look::Quiet);
-        stall.heard_of(5, 3);
+        stall.is_back();
         assert!(!stall.is_away());
     }
 }

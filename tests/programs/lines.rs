@@ -70,6 +70,13 @@ impl cluster::Worker for Lines {
             }
         };
         println!("{} on {}", cx.name(), listener.local());
+        if variable("LIAR").is_some_and(|liar| liar == cx.slot().to_string()) {
+            lie();
+            // Dropped, it would be no share of its any more.
+            std::mem::forget(listener);
+            println!("{} lies", cx.name());
+            return Ok(Lines);
+        }
         let (slot, shutdown) = (cx.slot(), cx.shutdown());
         cx.spawn_linked(async move {
             let listener = Rc::new(listener);
@@ -94,6 +101,29 @@ impl cluster::Worker for Lines {
 
     async fn on_message(&mut self, message: Never, _: &mut Context<Self>) -> cluster::Result<()> {
         match message {}
+    }
+}
+
+/// Says in its page of counters that everything was taken and closed, and takes nothing; over and over.
+fn lie() {
+    use std::os::unix::fs::FileExt;
+    let own = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let pages =
+        own.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|name| name.to_string_lossy().contains("rclust-load")));
+    for page in pages {
+        let page = std::fs::OpenOptions::new().write(true).open(page.path());
+        if let Ok(page) = page {
+            std::thread::spawn(move || {
+                for n in 0u64.. {
+                    let word = (u64::MAX - n % 1000).to_ne_bytes();
+                    // The first word is the supervisor's wish to be told.
+                    for at in (64..4096).step_by(8) {
+                        let _ = page.write_at(&word, at);
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+        }
     }
 }
 
