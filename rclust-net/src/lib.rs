@@ -12,6 +12,9 @@
 //! - A slot that takes none of its connections for 150 ms, while another has room, loses them to it.
 //! - A slot holds at most 16 untaken connections of one listener. When nobody has room the supervisor stops accepting, and the
 //!   kernel's backlog is the buffer.
+//!
+//! The supervisor binds what its workers ask for, with its own rights: a program whose workers have fewer than their supervisor
+//! must not count on them to keep a worker from a port or a path.
 
 mod accept;
 mod answer;
