@@ -26,3 +26,9 @@ fn a_worker_that_writes_garbage_to_its_control_link_is_replaced() {
 fn a_worker_that_floods_the_supervisor_with_questions_slows_nobody_down() {
     holds("flood");
 }
+
+#[test]
+fn a_worker_that_fills_drains_and_blocks_every_socket_it_holds_is_replaced() {
+    let said = holds("sockets");
+    assert!(said.contains("is not trusted any more"), "{said}");
+}

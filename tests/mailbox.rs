@@ -93,3 +93,13 @@ fn a_sender_to_a_stopped_worker_waits_in_bounded_memory() {
 fn two_hundred_kills_lose_nothing_and_reorder_nothing() {
     holds("kills");
 }
+
+#[test]
+fn workers_that_ask_each_other_with_full_mailboxes_are_answered() {
+    holds("cross");
+}
+
+#[test]
+fn questions_that_are_given_up_cost_later_ones_nothing() {
+    holds("cancelled");
+}

@@ -39,6 +39,12 @@ enum Job {
         reply: Reply<u64>,
     },
     Kept(Reply<usize>),
+    /// Fill that worker's mailbox, then ask it so often.
+    Cross {
+        to: WorkerRef<Job>,
+        asks: u64,
+        reply: Reply<u64>,
+    },
     Report(u64),
     Introduce(String, Reply<u64>),
     PoolSize(String, Reply<usize>),
@@ -130,6 +136,16 @@ impl cluster::Worker for Actor {
             }
             Job::Forward { to, reply } => to.send(Job::Count(reply)).await?,
             Job::ForwardKeep { to, reply } => to.send(Job::Keep(reply)).await?,
+            Job::Cross { to, asks, reply } => {
+                cx.spawn(async move {
+                    let mut answered = 0;
+                    for _ in 0..asks {
+                        while to.try_send(Job::Bytes(vec![1; 2000])).is_ok() {}
+                        answered += u64::from(to.ask(Job::Count).await.is_ok());
+                    }
+                    reply.send(answered);
+                });
+            }
             Job::Kept(reply) => reply.send(self.kept.len()),
             Job::Report(n) => cx.supervisor().send(Job::Note(n)).await?,
             Job::Introduce(path, reply) => {
@@ -344,6 +360,42 @@ async fn asks_end() -> Outcome {
     ensure!(a.ask(|reply| Job::Introduce("b".into(), reply)).await == Ok(u64::from(pid)));
     // To oneself.
     ensure!(a.ask(|reply| Job::Loop(100, reply)).await == Ok(100));
+    Ok(())
+}
+
+/// Two workers that ask each other with full mailboxes get their answers: those never wait behind messages.
+async fn cross() -> Outcome {
+    let cluster = tree(&[("a", ""), ("b", "")]).await?;
+    let (a, b) = (cluster.worker::<Actor>("a")?, cluster.worker::<Actor>("b")?);
+    let (to_a, to_b) = (a.clone(), b.clone());
+    let first = a.ask(|reply| Job::Cross { to: to_b, asks: 200, reply });
+    let second = b.ask(|reply| Job::Cross { to: to_a, asks: 200, reply });
+    let (first, second) = tokio::join!(first, second);
+    ensure!((&first, &second) == (&Ok(200), &Ok(200)), "{first:?} {second:?}");
+    Ok(())
+}
+
+/// A question that is given up, before or after it was sent, costs no later one anything.
+async fn cancelled() -> Outcome {
+    use std::task::{Context, Waker};
+    let cluster = tree(&[("a", "")]).await?;
+    let a = cluster.worker::<Actor>("a")?;
+    drop(a.ask(|reply| Job::Loop(1, reply)));
+    ensure!(a.ask(Job::Count).await == Ok(0), "it was sent before it was polled");
+    // More than a lane has open questions; each polled once, and given up at whatever it waited for.
+    for n in 0..5000u64 {
+        let mut ask = std::pin::pin!(a.ask(Job::Count));
+        let _ = ask.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if n % 500 == 0 {
+            ensure!(a.ask(|reply| Job::Loop(0, reply)).await == Ok(0), "round {n}");
+        }
+    }
+    // A handler's answer to a question that nobody waits for disturbs the next one as little.
+    for n in 0..200u64 {
+        let slow = a.ask(Job::Keep).timeout(Duration::from_micros(n));
+        ensure!(matches!(slow.await, Err(AskError::Timeout { .. } | AskError::Dropped { .. })));
+        ensure!(a.ask(Job::Kept).await.is_ok());
+    }
     Ok(())
 }
 
@@ -726,6 +778,8 @@ async fn main() -> Outcome {
         "waiting_survives_sigkill" => waiting_survives_sigkill().await?,
         "failing_starts_eat_nothing" => failing_starts_eat_nothing().await?,
         "order_across_kills" => order_across_kills().await?,
+        "cross" => cross().await?,
+        "cancelled" => cancelled().await?,
         "asks_end" => asks_end().await?,
         "full_mailbox" => full_mailbox().await?,
         "inbox" => inbox().await?,

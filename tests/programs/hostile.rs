@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 enum Msg {
     Pid(Reply<u32>),
     Number(Reply<u64>),
+    /// The pid of `bad`, asked by this worker.
+    Meet(Reply<u32>),
     /// Do it.
     Attack(String),
 }
@@ -41,6 +43,7 @@ impl cluster::Worker for Life {
             Msg::Pid(reply) => reply.send(std::process::id()),
             // Not what it is asked for.
             Msg::Number(_) => {}
+            Msg::Meet(reply) => reply.send(cx.worker::<Life>("bad")?.ask(Msg::Pid).await?),
             Msg::Attack(way) => attack(&way, cx).await?,
         }
         Ok(())
@@ -75,11 +78,30 @@ async fn attack(way: &str, cx: &mut Context<Life>) -> cluster::Result<()> {
         }
         // Bytes on the control link that are no frame.
         "link" => {
-            for fd in 3..64 {
-                let path = format!("/proc/self/fd/{fd}");
-                if std::fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with("socket:")) {
-                    garbage(fd, &next().to_ne_bytes().repeat(64));
-                }
+            for socket in sockets() {
+                let noise = next().to_ne_bytes().repeat(64);
+                let _ = rustix::net::send(&socket, &noise, rustix::net::SendFlags::DONTWAIT);
+            }
+            std::future::pending().await
+        }
+        // Every socket that it holds (control link, doorbells, porter): blocking from now on, for everybody who has it; full of
+        // garbage; and what was to come is taken away.
+        "sockets" => {
+            let file = std::fs::File::open("/dev/null")?;
+            // So that it has a porter.
+            cx.supervisor::<cluster::Socket<std::fs::File>>()
+                .send(file.into())
+                .await
+                .map_err(|error| error.to_string())?;
+            for socket in sockets() {
+                let _ = rustix::io::ioctl_fionbio(&socket, false);
+                let noise = next().to_ne_bytes().repeat(512);
+                while rustix::net::send(&socket, &noise, rustix::net::SendFlags::DONTWAIT).is_ok() {}
+                let mut sink = [0; 4096];
+                while matches!(
+                    rustix::net::recv(&socket, &mut sink[..], rustix::net::RecvFlags::DONTWAIT),
+                    Ok((n, _)) if n > 0
+                ) {}
             }
             std::future::pending().await
         }
@@ -93,27 +115,27 @@ async fn attack(way: &str, cx: &mut Context<Life>) -> cluster::Result<()> {
     }
 }
 
-/// Writes to a socket of this process.
-fn garbage(fd: i32, bytes: &[u8]) {
-    use std::os::fd::{AsFd, AsRawFd};
-    // A duplicate by pidfd_getfd, so that no raw descriptor has to be borrowed.
-    let Ok(me) = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()) else {
-        return;
-    };
-    let flags = rustix::process::PidfdGetfdFlags::empty();
-    if let Ok(socket) = rustix::process::pidfd_getfd(me.as_fd(), fd, flags) {
-        let _ = (rustix::net::send(&socket, bytes, rustix::net::SendFlags::DONTWAIT), socket.as_raw_fd());
+/// A byte into every socket: the doorbells are among them.
+fn ring_all() {
+    for socket in sockets() {
+        let _ = rustix::net::send(&socket, &[1], rustix::net::SendFlags::DONTWAIT);
     }
 }
 
-/// A byte into every socket: the doorbells are among them.
-fn ring_all() {
-    for fd in 3..64 {
+/// Duplicates of all sockets of this process, by pidfd_getfd, so that no raw descriptor has to be borrowed.
+fn sockets() -> Vec<std::os::fd::OwnedFd> {
+    use std::os::fd::AsFd;
+    let Ok(me) = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()) else {
+        return Vec::new();
+    };
+    let is_socket = |fd: &i32| {
         let path = format!("/proc/self/fd/{fd}");
-        if std::fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with("socket:")) {
-            garbage(fd, &[1]);
-        }
-    }
+        std::fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+    };
+    let numbers = (3..64).filter(is_socket);
+    numbers
+        .filter_map(|fd| rustix::process::pidfd_getfd(me.as_fd(), fd, rustix::process::PidfdGetfdFlags::empty()).ok())
+        .collect()
 }
 
 async fn survives(cluster: &Cluster, way: &str) -> anyhow::Result<()> {
@@ -130,6 +152,8 @@ async fn survives(cluster: &Cluster, way: &str) -> anyhow::Result<()> {
         }
     }
     ensure!(good.ask(Msg::Pid).await? == other, "`{way}` cost somebody else its life");
+    // The supervisor still serves everybody: new lanes, new processes.
+    ensure!(good.ask(Msg::Meet).await? == bad.ask(Msg::Pid).await?, "`{way}`: they cannot meet");
     Ok(())
 }
 
@@ -145,7 +169,7 @@ async fn main() -> anyhow::Result<()> {
         }
     });
     match way.as_str() {
-        "ring" | "link" => {
+        "ring" | "link" | "sockets" => {
             for _ in 0..5 {
                 survives(&cluster, &way).await?;
             }
