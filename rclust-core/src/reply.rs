@@ -373,20 +373,19 @@ async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result
             }
         }
         drop((aside, large, bytes));
-        if lane.asks.available_permits() + 1 < OPEN_ASKS {
-            // Others ask too: they have their turn before this one waits for anything, and one ring serves all.
-            tokio::task::yield_now().await;
-        }
         // This task waits now: no reason to let the question wait for the rest of a batch.
         lane.ring_if_needed();
-        let mut outcome = None;
-        let come = || {
-            outcome = receiver.try_recv().ok();
-            outcome.is_some()
-        };
-        endpoint.linger_for_answer(&lane, come).await;
-        if let Some(outcome) = outcome {
-            return Ok(outcome);
+        if lane.asks.available_permits() + 1 == OPEN_ASKS {
+            // Nobody else asks: a batch of answers, for which sleep is well spent, is not to be expected.
+            let mut outcome = None;
+            let come = || {
+                outcome = receiver.try_recv().ok();
+                outcome.is_some()
+            };
+            endpoint.linger_for_answer(&lane, come).await;
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
+            }
         }
         Ok(receiver.await.unwrap_or(Outcome::Dropped))
     };

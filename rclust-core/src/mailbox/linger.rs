@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_micros(10);
 const ANSWER: Duration = Duration::from_micros(100);
 
 /// Pauses between two looks: every look takes the cache line from the process that writes there.
-const PAUSES: u32 = 16;
+const PAUSES: u32 = 24;
 
 /// After so many vain tries in a row, it is tried rarely.
 const PATIENCE: u32 = 4;
@@ -55,19 +55,24 @@ impl Luck {
         }
         let begun = Instant::now();
         let found = loop {
-            for _ in 0..PAUSES {
-                std::hint::spin_loop();
-            }
+            // On one core this runs the process that is waited for.
+            std::thread::yield_now();
             if found() {
                 break true;
             }
             if begun.elapsed() >= LIMIT {
                 break false;
             }
-            std::thread::yield_now();
+            pause();
         };
         self.learn(found);
         found
+    }
+}
+
+fn pause() {
+    for _ in 0..PAUSES {
+        std::hint::spin_loop();
     }
 }
 
@@ -82,16 +87,14 @@ impl Luck {
         }
         let begun = Instant::now();
         let found = loop {
-            for _ in 0..PAUSES {
-                std::hint::spin_loop();
-            }
+            std::thread::yield_now();
             if found() {
                 break true;
             }
             if begun.elapsed() >= ANSWER {
                 break false;
             }
-            std::thread::yield_now();
+            pause();
             if found() {
                 break true;
             }
