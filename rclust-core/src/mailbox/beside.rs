@@ -62,6 +62,7 @@ pub(crate) struct Letter<'a> {
 
 impl Letter<'_> {
     /// Whether there is nothing beside it.
+    #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.large.is_none() && self.sockets.is_empty()
     }

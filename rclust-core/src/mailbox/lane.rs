@@ -222,16 +222,19 @@ impl Lane {
     }
 
     /// Payloads up to this size go through the ring, in bytes; larger ones beside it.
+    #[inline]
     pub(crate) fn inline(&self, ring: Ring) -> usize {
         self.inline[ring as usize]
     }
 
     /// The largest encoded message of this lane, in bytes.
+    #[inline]
     pub(crate) fn largest(&self) -> u64 {
         self.largest
     }
 
     /// Whether the slot on the other side will never be filled again.
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -285,6 +288,7 @@ impl Lane {
     }
 
     /// Rings the reader on the other side if it sleeps and something was committed since the last time.
+    #[inline]
     pub(crate) fn ring_if_needed(&self) {
         let messages = {
             let mut out = self.out.lock();

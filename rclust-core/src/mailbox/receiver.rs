@@ -61,6 +61,7 @@ impl Receiver {
 
     /// Takes the next record, whose bytes are then in [`Receiver::bytes`]; it is in hand until [`Receiver::done`], or until the
     /// next one is taken: the record in hand has been handled.
+    #[inline]
     pub(crate) fn try_next(&mut self) -> Option<Slot> {
         self.finish_beside();
         loop {
@@ -190,16 +191,19 @@ impl Receiver {
     }
 
     /// Which delivery of the record in hand this is.
+    #[inline]
     pub(crate) fn delivery(&self) -> u32 {
         self.delivery
     }
 
     /// Whether something of the record in hand came another way, and has to be [fetched](Receiver::decode_heavy).
+    #[inline]
     pub(crate) fn is_heavy(&self) -> bool {
         kind::descriptors(self.what) > 0
     }
 
     /// The message in hand, which has nothing beside it.
+    #[inline]
     pub(crate) fn decode<M: DeserializeOwned>(&self) -> Result<M, String> {
         payload::decode(&self.buffer, Vec::new())
     }
@@ -223,6 +227,7 @@ impl Receiver {
     }
 
     /// The record in hand has been handled.
+    #[inline]
     pub(crate) fn done(&mut self) {
         self.finish_beside();
         if let Some(lane) = self.in_hand.take() {
@@ -234,6 +239,7 @@ impl Receiver {
     }
 
     /// The same for what is beside it.
+    #[inline]
     fn finish_beside(&mut self) {
         if !self.is_heavy() {
             return;

@@ -111,6 +111,7 @@ impl Place {
     }
 
     /// The largest payload.
+    #[inline]
     pub(crate) fn largest_payload(&self) -> usize {
         self.largest() - RECORD_HEAD
     }
@@ -136,16 +137,19 @@ impl Place {
     }
 
     /// Where the record at `position` lies.
+    #[inline]
     pub(crate) fn at(&self, position: u64) -> usize {
         self.data + (position as usize & (self.capacity - 1))
     }
 
     /// Bytes that a payload takes as a record.
+    #[inline]
     pub(crate) fn record(payload: usize) -> usize {
         RECORD_HEAD + payload.next_multiple_of(8)
     }
 
     /// Reads a record's head: the payload's length and the kind, if the length can be.
+    #[inline]
     pub(crate) fn head(&self, bytes: [u8; 8], available: u64) -> Result<(usize, u32), Corrupt> {
         let word = u64::from_ne_bytes(bytes);
         let (len, kind) = (word as u32 as usize, (word >> 32) as u32);
@@ -221,12 +225,14 @@ impl Writer {
         Ok(())
     }
 
+    #[inline]
     fn check(&self, done: u64) -> Result<(), Corrupt> {
         let used = self.tail.wrapping_sub(done);
         if done % 8 != 0 || used > self.place.capacity as u64 { Err(Corrupt("the reader's cursor")) } else { Ok(()) }
     }
 
     /// Writes and commits a record; returns the position behind it. Nothing is rung.
+    #[inline]
     pub(crate) fn push(&mut self, kind: u32, payload: &[u8]) -> Result<u64, PushError> {
         let size = Place::record(payload.len());
         debug_assert!(size <= self.place.largest(), "the caller checks the size limit");
@@ -309,6 +315,7 @@ impl Writer {
         self.cut = true;
     }
 
+    #[inline]
     fn has_room(&mut self, size: usize) -> Result<bool, Corrupt> {
         if self.cut {
             return Err(CUT);
@@ -332,6 +339,7 @@ impl Writer {
     }
 
     /// Whether the reader sleeps and must be woken; asking takes the duty to ring.
+    #[inline]
     pub(crate) fn reader_sleeps(&self) -> bool {
         // Pairs with the fence in `Reader::sleep`: either it sees our tail, or we see its flag.
         fence(Ordering::SeqCst);
@@ -407,6 +415,7 @@ impl Reader {
         self.cut
     }
 
+    #[inline]
     fn look(&mut self) -> Result<bool, Corrupt> {
         if self.cut {
             return Err(CUT);
@@ -420,11 +429,13 @@ impl Reader {
     }
 
     /// Whether there is nothing to take. (What cannot be read counts as something.)
+    #[inline]
     pub(crate) fn is_empty(&mut self) -> bool {
         self.tail == self.taken && matches!(self.look(), Ok(false))
     }
 
     /// Takes the next record: its payload is appended to `into`, its kind returned. It is in hand until [`Reader::done`].
+    #[inline]
     pub(crate) fn take(&mut self, into: &mut Vec<u8>) -> Result<Option<u32>, Corrupt> {
         if self.tail == self.taken && !self.look()? {
             return Ok(None);
@@ -444,11 +455,13 @@ impl Reader {
     }
 
     /// The position behind the record that was taken last.
+    #[inline]
     pub(crate) fn taken(&self) -> u64 {
         self.taken
     }
 
     /// What was taken has been handled. `true`: time to ask [`Reader::writer_waits`].
+    #[inline]
     pub(crate) fn done(&mut self) -> bool {
         if self.cut {
             return false;
@@ -459,6 +472,7 @@ impl Reader {
     }
 
     /// Whether the writer waits for room and must be woken; asking takes the duty to ring.
+    #[inline]
     pub(crate) fn writer_waits(&mut self) -> bool {
         self.told = self.done;
         fence(Ordering::SeqCst);

@@ -123,6 +123,7 @@ pub(crate) async fn wait_for_room(lane: &Lane, need: Need) -> Result<(), Refused
 
 /// Commits encoded bytes; the ports inside are open from now on, the sockets are the receiver's. `large` is where a payload that is
 /// too large for the ring is kept between attempts.
+#[inline]
 pub(crate) fn commit(
     endpoint: &Arc<Endpoint>,
     lane: &Arc<Lane>,

@@ -166,6 +166,7 @@ impl Mapping {
         Ok(Mapping { start, len, fd })
     }
 
+    #[inline]
     fn word(&self, at: usize) -> &AtomicU64 {
         assert!(at % 8 == 0 && at.checked_add(8).is_some_and(|end| end <= self.len), "word {at} is inside the mapping");
         // SAFETY: in bounds and aligned (the mapping begins at a page); all accesses to header words are atomic.
@@ -173,16 +174,19 @@ impl Mapping {
     }
 
     /// Reads a word.
+    #[inline]
     pub fn load(&self, at: usize, order: Ordering) -> u64 {
         self.word(at).load(order)
     }
 
     /// Writes a word.
+    #[inline]
     pub fn store(&self, at: usize, value: u64, order: Ordering) {
         self.word(at).store(value, order);
     }
 
     /// Exchanges a word.
+    #[inline]
     pub fn swap(&self, at: usize, value: u64, order: Ordering) -> u64 {
         self.word(at).swap(value, order)
     }
@@ -193,6 +197,7 @@ impl Mapping {
     }
 
     /// Copies `bytes` in.
+    #[inline]
     pub fn write(&self, at: usize, bytes: &[u8]) {
         assert!(at.checked_add(bytes.len()).is_some_and(|end| end <= self.len), "a write stays inside the mapping");
         // SAFETY: in bounds; the source is a Rust slice and cannot overlap memory that no Rust reference points to.
@@ -200,6 +205,7 @@ impl Mapping {
     }
 
     /// Copies bytes out, appending them to `into`.
+    #[inline]
     pub fn read(&self, at: usize, len: usize, into: &mut Vec<u8>) {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.len), "a read stays inside the mapping");
         into.reserve(len);

@@ -94,6 +94,7 @@ struct Outer {
 }
 
 impl<'a> Inside<'a> {
+    #[inline]
     fn enter(scope: &'a Scope, mode: Mode, me: WorkerId) -> Inside<'a> {
         let nested = scope.mode.get() != Mode::Idle;
         let outer = nested.then(|| {
@@ -113,6 +114,7 @@ impl<'a> Inside<'a> {
 }
 
 impl Drop for Inside<'_> {
+    #[inline]
     fn drop(&mut self) {
         let scope = self.scope;
         scope.mode.set(Mode::Idle);
