@@ -32,3 +32,20 @@ fn a_worker_that_fills_drains_and_blocks_every_socket_it_holds_is_replaced() {
     let said = holds("sockets");
     assert!(said.contains("is not trusted any more"), "{said}");
 }
+
+#[test]
+fn a_worker_that_spoils_all_its_lanes_is_replaced_and_all_lanes_go_on() {
+    let said = holds("lanes");
+    assert!(said.contains("killed because it is not to be trusted"), "{said}");
+}
+
+#[test]
+fn a_spoilt_lane_between_two_workers_is_renewed() {
+    let said = holds("peer");
+    assert!(said.contains("was spoilt, and is renewed"), "{said}");
+}
+
+#[test]
+fn doorbells_that_were_shut_down_ring_again_for_the_next_incarnation() {
+    holds("deaf");
+}

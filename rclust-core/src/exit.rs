@@ -38,6 +38,9 @@ pub enum ExitReason {
         /// Whether a core was dumped.
         core: bool,
     },
+    /// It did what no worker of this program does (garbage on its control link, shared memory that is spoilt), and was killed for it;
+    /// what it was.
+    Distrusted(String),
     /// It did not become ready in time and was killed.
     StartTimeout(Duration),
     /// The process could not be started; the operating system's error.
@@ -81,6 +84,7 @@ impl fmt::Display for ExitReason {
                 }
                 if *core { f.write_str(", core dumped") } else { Ok(()) }
             }
+            ExitReason::Distrusted(what) => write!(f, "killed because it is not to be trusted: {what}"),
             ExitReason::StartTimeout(limit) => write!(f, "not ready within {limit:?}"),
             ExitReason::Spawn(error) => write!(f, "could not be started: {error}"),
             ExitReason::Ignored => f.write_str("declined to start"),

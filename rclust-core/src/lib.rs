@@ -54,7 +54,10 @@ pub use error::{
 pub use events::{EVENTS, Event, EventKind, Events, Missed};
 pub use exit::{ExitReason, StopReason};
 pub use id::{Incarnation, Slot, WorkerId};
-pub use mailbox::dead::{BYTES as DEAD_LETTER_BYTES, DeadLetter, DeadLetters, DeadReason, LETTERS as DEAD_LETTERS};
+pub use mailbox::dead::{
+    BYTES as DEAD_LETTER_BYTES, DeadLetter, DeadLetters, DeadReason, LETTER_BYTES as DEAD_LETTER_LARGEST,
+    LETTERS as DEAD_LETTERS,
+};
 pub use mailbox_spec::Mailbox;
 pub use pool_ref::{PoolRef, Route};
 pub use process::role::ProcessRole;

@@ -230,7 +230,7 @@ impl<T> Serialize for Reply<T> {
 impl<'de, T> Deserialize<'de> for Reply<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Reply<T>, D::Error> {
         if payload::is_tracing() {
-            schema::name("rclust::Reply", deserializer)?;
+            schema::name::<T, D>("rclust::Reply", deserializer)?;
             // Nobody waits for it, so that nobody hears when it is dropped.
             return Ok(Reply { cell: Arc::new(Cell(Mutex::new(State::Empty))), _answer: PhantomData });
         }

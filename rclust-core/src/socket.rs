@@ -83,7 +83,7 @@ impl<T: Transfer> Serialize for Socket<T> {
 impl<'de, T: Transfer> Deserialize<'de> for Socket<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Socket<T>, D::Error> {
         if payload::is_tracing() {
-            schema::name("rclust::Socket", deserializer)?;
+            schema::name::<T, D>("rclust::Socket", deserializer)?;
             return Ok(Socket { cell: Arc::new(Cell(Mutex::new(None))) });
         }
         let index = u8::deserialize(deserializer)?;

@@ -30,6 +30,8 @@ struct Target {
     endpoint: Option<Arc<Endpoint>>,
     /// The fingerprint of the messages that it takes, or [`ANYTHING`].
     schema: u64,
+    /// Whether it was looked up before its worker was ever ready.
+    not_yet: bool,
     lane: OnceLock<Arc<Lane>>,
 }
 
@@ -46,7 +48,7 @@ pub struct WorkerRef<M> {
 
 impl<M> WorkerRef<M> {
     pub(crate) fn new(endpoint: Arc<Endpoint>, slot: Slot, name: String, schema: u64) -> WorkerRef<M> {
-        WorkerRef::to(Target { slot, name, endpoint: Some(endpoint), schema, lane: OnceLock::new() })
+        WorkerRef::to(Target { slot, name, endpoint: Some(endpoint), schema, not_yet: false, lane: OnceLock::new() })
     }
 
     fn to(target: Target) -> WorkerRef<M> {
@@ -166,7 +168,9 @@ impl<M: Message> WorkerRef<M> {
     pub fn ask<T: DeserializeOwned + 'static>(&self, make: impl FnOnce(Reply<T>) -> M) -> Ask<T> {
         let to = &self.target.name;
         let ready = self.target.endpoint.as_ref().is_none_or(|endpoint| endpoint.is_ready());
-        let lane = if self.target.slot == Slot::SUPERVISOR && !ready {
+        // In its own `start`, a worker must not wait for what comes up after it: the body, itself, a later child.
+        let own = self.target.endpoint.as_ref().is_some_and(|endpoint| endpoint.me().slot == self.target.slot);
+        let lane = if !ready && (self.target.slot == Slot::SUPERVISOR || own || self.target.not_yet) {
             Err(AskError::NotReady { to: to.clone() })
         } else {
             self.lane().map_err(|refused| match refused {
@@ -229,9 +233,16 @@ impl<M> Serialize for WorkerRef<M> {
 impl<'de, M> Deserialize<'de> for WorkerRef<M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if payload::is_tracing() {
-            schema::name("rclust::WorkerRef", deserializer)?;
+            schema::name::<M, D>("rclust::WorkerRef", deserializer)?;
             let (slot, name) = (Slot::SUPERVISOR, String::new());
-            return Ok(WorkerRef::to(Target { slot, name, endpoint: None, schema: ANYTHING, lane: OnceLock::new() }));
+            return Ok(WorkerRef::to(Target {
+                slot,
+                name,
+                endpoint: None,
+                schema: ANYTHING,
+                not_yet: false,
+                lane: OnceLock::new(),
+            }));
         }
         let (slot, name, schema) = <(Slot, String, u64)>::deserialize(deserializer)?;
         if !payload::decoding() {
@@ -263,5 +274,8 @@ pub(crate) fn checked<M: Message>(
         let takes = format!("{other}{}", found.takes);
         return Err(LookupError::OtherMessages { path: path.to_owned(), takes, asked });
     }
-    Ok(WorkerRef::new(endpoint.clone(), found.slot, found.name, found.schema))
+    // Children are started in the order of the tree: one that stands behind the asker and is not up waits for it.
+    let not_yet = !found.up && found.slot > endpoint.me().slot;
+    let (endpoint, lane) = (Some(endpoint.clone()), OnceLock::new());
+    Ok(WorkerRef::to(Target { slot: found.slot, name: found.name, endpoint, schema: found.schema, not_yet, lane }))
 }

@@ -30,6 +30,15 @@ fn own(kind: &str) -> std::io::Result<std::fs::File> {
     Err(std::io::ErrorKind::NotFound.into())
 }
 
+/// Where all of a kind can be opened.
+fn own_all(kind: &str) -> std::io::Result<Vec<std::path::PathBuf>> {
+    let paths = std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| Some(entry.ok()?.path()));
+    let of_kind = |path: &std::path::PathBuf| {
+        std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains(kind))
+    };
+    Ok(paths.filter(of_kind).collect())
+}
+
 impl cluster::Worker for Life {
     type Msg = Msg;
     type Args = ();
@@ -43,7 +52,12 @@ impl cluster::Worker for Life {
             Msg::Pid(reply) => reply.send(std::process::id()),
             // Not what it is asked for.
             Msg::Number(_) => {}
-            Msg::Meet(reply) => reply.send(cx.worker::<Life>("bad")?.ask(Msg::Pid).await?),
+            Msg::Meet(reply) => {
+                // A question that is lost with a spoilt lane is no reason to end: the port is dropped, and the next one comes.
+                if let Ok(pid) = cx.worker::<Life>("bad")?.ask(Msg::Pid).timeout(Duration::from_millis(500)).await {
+                    reply.send(pid);
+                }
+            }
             Msg::Attack(way) => attack(&way, cx).await?,
         }
         Ok(())
@@ -81,6 +95,35 @@ async fn attack(way: &str, cx: &mut Context<Life>) -> cluster::Result<()> {
             for socket in sockets() {
                 let noise = next().to_ne_bytes().repeat(64);
                 let _ = rustix::net::send(&socket, &noise, rustix::net::SendFlags::DONTWAIT);
+            }
+            std::future::pending().await
+        }
+        // All lanes that it can map, all of them: with the supervisor, with `good`, with `other`; its peers look, and find out.
+        "lanes" => {
+            for name in ["good", "other"] {
+                cx.worker::<Life>(name)?.ask(Msg::Pid).await?;
+            }
+            for lane in own_all("rclust-lane")? {
+                let mut lane = std::fs::OpenOptions::new().write(true).open(lane)?;
+                lane.write_all(&[0xff; 64 << 10])?;
+            }
+            ring_all();
+            std::future::pending().await
+        }
+        // The lanes with its peers alone: one of them, so that nobody knows whose fault it is.
+        "peer" => {
+            cx.worker::<Life>("good")?.ask(Msg::Pid).await?;
+            let lanes = own_all("rclust-lane")?;
+            for lane in lanes.iter().filter(|lane| std::fs::metadata(lane).is_ok_and(|lane| lane.len() < 1 << 20)) {
+                std::fs::OpenOptions::new().write(true).open(lane)?.write_all(&[0xff; 4096])?;
+            }
+            Ok(())
+        }
+        // Doorbells that never ring again.
+        "deaf" => {
+            cx.worker::<Life>("good")?.ask(Msg::Pid).await?;
+            for socket in sockets() {
+                let _ = rustix::net::shutdown(&socket, rustix::net::Shutdown::Both);
             }
             std::future::pending().await
         }
@@ -152,8 +195,24 @@ async fn survives(cluster: &Cluster, way: &str) -> anyhow::Result<()> {
         }
     }
     ensure!(good.ask(Msg::Pid).await? == other, "`{way}` cost somebody else its life");
-    // The supervisor still serves everybody: new lanes, new processes.
-    ensure!(good.ask(Msg::Meet).await? == bad.ask(Msg::Pid).await?, "`{way}`: they cannot meet");
+    meet(cluster, way).await
+}
+
+/// Everybody still reaches everybody: new lanes, new processes.
+async fn meet(cluster: &Cluster, way: &str) -> anyhow::Result<()> {
+    let (bad, good) = (cluster.worker::<Life>("bad")?, cluster.worker::<Life>("good")?);
+    let begun = std::time::Instant::now();
+    loop {
+        let met = good.ask(Msg::Meet).timeout(Duration::from_secs(1)).await;
+        if met.is_ok() && met == bad.ask(Msg::Pid).timeout(Duration::from_secs(1)).await {
+            break;
+        }
+        // Questions that were in a spoilt lane are lost with it.
+        ensure!(begun.elapsed() < Duration::from_secs(15), "`{way}`: they do not meet: {met:?}");
+    }
+    for name in ["bad", "good", "other"] {
+        cluster.worker::<Life>(name)?.ask(Msg::Pid).await?;
+    }
     Ok(())
 }
 
@@ -161,7 +220,12 @@ async fn survives(cluster: &Cluster, way: &str) -> anyhow::Result<()> {
 async fn main() -> anyhow::Result<()> {
     let way = std::env::args().nth(1).unwrap_or_default();
     let tree = Supervisor::one_for_one().intensity(100, Duration::from_secs(60));
-    let cluster = tree.child(Child::<Life>::new("bad")).child(Child::<Life>::new("good")).start().await?;
+    let cluster = tree
+        .child(Child::<Life>::new("bad"))
+        .child(Child::<Life>::new("good"))
+        .child(Child::<Life>::new("other"))
+        .start()
+        .await?;
     let mut inbox = cluster.inbox::<u64>();
     tokio::spawn(async move {
         loop {
@@ -169,8 +233,17 @@ async fn main() -> anyhow::Result<()> {
         }
     });
     match way.as_str() {
-        "ring" | "link" | "sockets" => {
+        "peer" => {
+            let (bad, good) = (cluster.worker::<Life>("bad")?, cluster.worker::<Life>("good")?);
             for _ in 0..5 {
+                let pids = (bad.ask(Msg::Pid).await?, good.ask(Msg::Pid).await?);
+                bad.send(Msg::Attack(way.clone())).await?;
+                meet(&cluster, &way).await?;
+                ensure!(pids == (bad.ask(Msg::Pid).await?, good.ask(Msg::Pid).await?), "somebody was killed for it");
+            }
+        }
+        "ring" | "link" | "sockets" | "lanes" | "deaf" => {
+            for _ in 0..3 {
                 survives(&cluster, &way).await?;
             }
         }

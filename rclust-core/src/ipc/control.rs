@@ -200,13 +200,14 @@ impl Control {
     ) -> io::Result<()> {
         match word {
             ToWorker::Boot(_) => return Err(io::Error::other("a second boot message")),
-            ToWorker::Lane { peer, end, sizes } => {
+            ToWorker::Lane { peer, end, sizes, generation, fresh } => {
                 let mut fds = fds.into_iter();
                 let (Some(memory), Some(bell)) = (fds.next(), fds.next()) else {
                     return Err(io::Error::other("a lane without descriptors"));
                 };
                 let ringer = fds.next().map(Arc::new);
-                let parts = Parts { peer, end, sizes, memory: Arc::new(memory), bell: Arc::new(bell), ringer };
+                let (memory, bell) = (Arc::new(memory), Arc::new(bell));
+                let parts = Parts { peer, end, sizes, memory, bell, ringer, generation, fresh };
                 match endpoint.add(parts) {
                     Ok(_) => {}
                     // Spoilt by a predecessor or the peer: that lane is of no use, the others are.

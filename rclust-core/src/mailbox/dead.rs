@@ -18,6 +18,9 @@ pub const LETTERS: usize = 1024;
 /// At most this many bytes of dead letters are kept.
 pub const BYTES: usize = 16 << 20;
 
+/// A dead letter of more bytes than this is kept without them: it would take the place of all others.
+pub const LETTER_BYTES: usize = 4 << 20;
+
 /// Why a letter is dead.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -51,11 +54,14 @@ pub struct DeadLetter {
     pub from: Slot,
     /// Why it is dead.
     pub reason: DeadReason,
+    /// The message's encoded size, in bytes.
+    pub size: u64,
     bytes: Vec<u8>,
 }
 
 impl DeadLetter {
-    /// The message's encoded bytes (postcard).
+    /// The message's encoded bytes (postcard); none of a message larger than [`LETTER_BYTES`], and perhaps only the first 64 KiB of
+    /// one that could not be decoded.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -64,8 +70,12 @@ impl DeadLetter {
     /// The message as the type that its worker takes. A reply port inside is no longer open.
     ///
     /// # Errors
-    /// The bytes are not of this type, or there was a socket in it: that went with the worker that had taken it.
+    /// The bytes are not of this type; they were too many to be kept; or there was a socket in it: that is closed, or went with the
+    /// worker that had taken it.
     pub fn decode<M: DeserializeOwned>(&self) -> Result<M, DecodeError> {
+        if self.bytes.is_empty() && self.size > 0 {
+            return Err(DecodeError(format!("its {} bytes were too many to be kept", self.size)));
+        }
         payload::decode(&self.bytes, Vec::new()).map_err(DecodeError)
     }
 }
@@ -86,9 +96,24 @@ pub(crate) struct Dead {
 
 impl Dead {
     pub(crate) fn put(&self, to: WorkerId, name: &str, from: Slot, reason: DeadReason, bytes: Vec<u8>) {
+        self.put_large(to, name, from, reason, bytes, None);
+    }
+
+    /// The same for a message that has this size, whatever of it is here.
+    pub(crate) fn put_large(
+        &self,
+        to: WorkerId,
+        name: &str,
+        from: Slot,
+        reason: DeadReason,
+        bytes: Vec<u8>,
+        size: Option<u64>,
+    ) {
+        let size = size.unwrap_or(bytes.len() as u64);
+        let bytes = if bytes.len() > LETTER_BYTES { Vec::new() } else { bytes };
         let mut shelf = self.shelf.lock();
         shelf.bytes += bytes.len();
-        shelf.letters.push_back(DeadLetter { to, name: name.to_owned(), from, reason, bytes });
+        shelf.letters.push_back(DeadLetter { to, name: name.to_owned(), from, reason, size, bytes });
         while shelf.letters.len() > LETTERS || shelf.bytes > BYTES {
             let Some(oldest) = shelf.letters.pop_front() else { break };
             shelf.bytes -= oldest.bytes.len();
@@ -153,8 +178,14 @@ mod tests {
             (letters.missed(), letters.try_next().map(|letter| letter.bytes)),
             (5, Some(5u32.to_le_bytes().to_vec()))
         );
-        dead.put(to, "a", Slot(0), DeadReason::Died(ExitReason::Unknown), vec![0; BYTES]);
-        assert_eq!(letters.try_next().map(|letter| letter.bytes.len()), Some(BYTES), "only the last fits");
-        assert!(letters.try_next().is_none());
+        for _ in 0..5 {
+            dead.put(to, "a", Slot(0), DeadReason::Died(ExitReason::Unknown), vec![0; LETTER_BYTES]);
+        }
+        let kept: Vec<usize> = std::iter::from_fn(|| letters.try_next()).map(|letter| letter.bytes.len()).collect();
+        assert_eq!(kept, [LETTER_BYTES; 4], "only the last fit");
+        dead.put(to, "a", Slot(0), DeadReason::Died(ExitReason::Unknown), vec![0; LETTER_BYTES + 1]);
+        let large = letters.try_next().unwrap();
+        assert_eq!((large.size, large.bytes.len()), (LETTER_BYTES as u64 + 1, 0));
+        assert!(large.decode::<u8>().is_err_and(|error| error.to_string().contains("too many")));
     }
 }

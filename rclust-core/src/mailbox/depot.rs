@@ -165,13 +165,16 @@ impl Depot {
         Ok(Given::Descriptors(fds))
     }
 
-    /// A copy of a record's payload, for a dead letter.
-    pub(crate) fn payload(&self, way: Way, end: u64, limit: u64) -> Option<Vec<u8>> {
+    /// A copy of a record's payload, unless it is larger than `limit`, and its size: for a dead letter.
+    pub(crate) fn payload(&self, way: Way, end: u64, limit: u64) -> Option<(Vec<u8>, u64)> {
         let mut store = self.store.lock();
         let lot = store.lot(way, end)?;
-        let mut bytes = vec![0; lot.size.min(limit) as usize];
+        if lot.size > limit {
+            return Some((Vec::new(), lot.size));
+        }
+        let mut bytes = vec![0; lot.size as usize];
         memory::peek_bytes(lot.large.as_ref()?, 0, &mut bytes).ok()?;
-        Some(bytes)
+        Some((bytes, lot.size))
     }
 
     /// What was beside this record is wanted no more.
@@ -357,7 +360,8 @@ mod tests {
             assert!(matches!(depot.give(Slot(2), from, &lanes(0)).unwrap(), Given::Descriptors(fds) if fds.len() == 1));
         }
         let way = (Slot(1), Slot(2), Ring::Messages);
-        assert_eq!(depot.payload(way, 64, 3).as_deref(), Some(&b"pay"[..]));
+        assert_eq!(depot.payload(way, 64, 7), Some((b"payload".to_vec(), 7)));
+        assert_eq!(depot.payload(way, 64, 3), Some((Vec::new(), 7)));
         depot.handled(Slot(2), from);
         assert_eq!(depot.held(), 0);
     }

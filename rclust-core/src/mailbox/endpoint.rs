@@ -303,14 +303,27 @@ impl Endpoint {
     pub(crate) fn add(self: &Arc<Self>, parts: Parts) -> io::Result<Arc<Lane>> {
         let peer = parts.peer;
         let _one = self.adding.lock();
-        if let Some(lane) = self.lanes.read().get(&peer) {
-            return Ok(lane.clone());
+        let known = self.lanes.read().get(&peer).cloned();
+        if let Some(lane) = known.clone().filter(|lane| lane.generation() >= parts.generation) {
+            return Ok(lane);
         }
         if *self.cut.read() {
             return Err(io::Error::other("this worker was declared dead"));
         }
-        let lane = Arc::new(Lane::open(parts)?);
-        self.lanes.write().insert(peer, lane.clone());
+        let lane = match known {
+            Some(lane) => {
+                if parts.fresh {
+                    self.pending.lock().spoilt(peer);
+                }
+                lane.renew(&parts)?;
+                lane
+            }
+            None => {
+                let lane = Arc::new(Lane::open(parts)?);
+                self.lanes.write().insert(peer, lane.clone());
+                lane
+            }
+        };
         let bell = {
             let _runtime = self.runtime.enter();
             readiness::register_readable(lane.bell())?
@@ -331,6 +344,11 @@ impl Endpoint {
     /// Moves the lanes that have (or may have) messages to `turn`.
     pub(crate) fn drain_active(&self, turn: &mut std::collections::VecDeque<Arc<Lane>>) {
         turn.extend(self.active.lock().drain(..));
+    }
+
+    /// Whether some have.
+    pub(crate) fn has_active(&self) -> bool {
+        !self.active.lock().is_empty()
     }
 
     /// Completes when a lane has become active since the last time.
@@ -418,7 +436,7 @@ impl Endpoint {
     /// The peer broke the ring's rules: nothing of it is read any more, and the supervisor hears of it.
     pub(crate) fn distrust(&self, lane: &Lane) {
         if lane.distrust() {
-            self.pending.lock().closed(lane.peer);
+            self.pending.lock().spoilt(lane.peer);
             self.upstream.corrupt(lane.peer);
         }
     }
@@ -544,7 +562,12 @@ async fn ring_batches(endpoint: Arc<Endpoint>) {
 async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc<OwnedFd>>) {
     let mut released = 0;
     let mut release_at: Option<Instant> = None;
+    let generation = lane.generation();
     loop {
+        if lane.generation() != generation {
+            // Renewed: another task has the new doorbell.
+            return;
+        }
         let replied = || {
             if sender::flush_replies(&endpoint, &lane)? && lane.replies.lock().writer.reader_sleeps() {
                 lane.ring();
@@ -575,10 +598,17 @@ async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc
         match ready.await {
             Some(Ok(mut guard)) => match lane.hush() {
                 Ok(true) => guard.clear_ready(),
-                // The lane is given up: its last messages are still to be read.
+                // The lane is given up: its last messages are still to be read. Or somebody shut the doorbell down.
                 Ok(false) | Err(_) => {
-                    if !lane.inbox.lock().is_empty() {
-                        endpoint.activate(&lane);
+                    let cut = {
+                        let mut inbox = lane.inbox.lock();
+                        if !inbox.is_empty() {
+                            endpoint.activate(&lane);
+                        }
+                        inbox.is_cut()
+                    };
+                    if !cut && !lane.is_closed() && lane.generation() == generation {
+                        endpoint.distrust(&lane);
                     }
                     return;
                 }

@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::id::Slot;
@@ -106,6 +106,51 @@ pub(crate) struct Parts {
     pub(crate) bell: Arc<OwnedFd>,
     /// In a slot's lane to itself: the end that rings `bell`, which is the same one elsewhere.
     pub(crate) ringer: Option<Arc<OwnedFd>>,
+    /// How often it was renewed.
+    pub(crate) generation: u32,
+    /// Whether the last time its memory was, too.
+    pub(crate) fresh: bool,
+}
+
+/// The doorbell's own end, and the one that rings the other side.
+struct Bells {
+    own: Arc<OwnedFd>,
+    ringer: Arc<OwnedFd>,
+}
+
+/// This side of the four rings.
+struct Rings {
+    out: Writer,
+    replies: Writer,
+    inbox: Reader,
+    answers: Reader,
+    inline: [usize; 2],
+    largest: u64,
+}
+
+impl Parts {
+    fn rings(&self) -> io::Result<Rings> {
+        let invalid = |what: Corrupt| io::Error::new(io::ErrorKind::InvalidData, what);
+        let layout = Layout::new(self.sizes).ok_or_else(|| invalid(Corrupt("a lane's size")))?;
+        let map = Arc::new(Mapping::new(self.memory.clone(), layout.len())?);
+        let theirs = self.end.other();
+        // A slot's lane to itself is one ring, written and read by the same process.
+        let mine = if self.ringer.is_some() { theirs } else { self.end };
+        let place = layout.messages_of(mine);
+        let waiting = self.sizes.waiting[mine as usize];
+        Ok(Rings {
+            out: Writer::open(map.clone(), place, waiting).map_err(invalid)?,
+            replies: Writer::open(map.clone(), layout.replies_of(mine), waiting).map_err(invalid)?,
+            inbox: Reader::open(map.clone(), layout.messages_of(theirs)).map_err(invalid)?,
+            answers: Reader::open(map, layout.replies_of(theirs)).map_err(invalid)?,
+            inline: [place.largest_payload(), layout.replies_of(mine).largest_payload()],
+            largest: self.sizes.largest[mine as usize],
+        })
+    }
+
+    fn bells(&self) -> Bells {
+        Bells { own: self.bell.clone(), ringer: self.ringer.clone().unwrap_or_else(|| self.bell.clone()) }
+    }
 }
 
 /// The messages that this side writes.
@@ -167,8 +212,8 @@ pub(crate) struct Lane {
     pub(crate) repaired: Notify,
     inline: [usize; 2],
     largest: u64,
-    bell: Arc<OwnedFd>,
-    ringer: Arc<OwnedFd>,
+    bells: RwLock<Bells>,
+    generation: AtomicU32,
     /// Open asks; more than this wait.
     pub(crate) asks: Semaphore,
     /// Whether answers come soon.
@@ -180,45 +225,58 @@ pub(crate) struct Lane {
 impl Lane {
     /// Takes part in a lane.
     pub(crate) fn open(parts: Parts) -> io::Result<Lane> {
-        let invalid = |what: Corrupt| io::Error::new(io::ErrorKind::InvalidData, what);
-        let layout = Layout::new(parts.sizes).ok_or_else(|| invalid(Corrupt("a lane's size")))?;
-        let map = Arc::new(Mapping::new(parts.memory, layout.len())?);
-        let theirs = parts.end.other();
-        // A slot's lane to itself is one ring, written and read by the same process.
-        let mine = if parts.ringer.is_some() { theirs } else { parts.end };
-        let place = layout.messages_of(mine);
-        let waiting = parts.sizes.waiting[mine as usize];
+        let Rings { out, replies, inbox, answers, inline, largest } = parts.rings()?;
         Ok(Lane {
             peer: parts.peer,
-            out: Mutex::new(Out {
-                writer: Writer::open(map.clone(), place, waiting).map_err(invalid)?,
-                batch: Batch::default(),
-            }),
-            replies: Mutex::new(Replies {
-                writer: Writer::open(map.clone(), layout.replies_of(mine), waiting).map_err(invalid)?,
-                batch: Batch::default(),
-                waiting: VecDeque::new(),
-            }),
-            inbox: Mutex::new(Reader::open(map.clone(), layout.messages_of(theirs)).map_err(invalid)?),
-            answers: Mutex::new(Reader::open(map, layout.replies_of(theirs)).map_err(invalid)?),
+            out: Mutex::new(Out { writer: out, batch: Batch::default() }),
+            replies: Mutex::new(Replies { writer: replies, batch: Batch::default(), waiting: VecDeque::new() }),
+            inbox: Mutex::new(inbox),
+            answers: Mutex::new(answers),
             room: Notify::new(),
             active: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             distrusted: AtomicBool::new(false),
             repaired: Notify::new(),
-            inline: [place.largest_payload(), layout.replies_of(mine).largest_payload()],
-            largest: parts.sizes.largest[mine as usize],
-            ringer: parts.ringer.unwrap_or_else(|| parts.bell.clone()),
-            bell: parts.bell,
+            inline,
+            largest,
+            bells: RwLock::new(parts.bells()),
+            generation: AtomicU32::new(parts.generation),
             asks: Semaphore::new(OPEN_ASKS),
             luck: Luck::default(),
             lingering: AtomicBool::new(false),
         })
     }
 
+    /// How often it was renewed.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The supervisor renewed it: the same lane with other doorbells, and perhaps with other memory.
+    pub(crate) fn renew(&self, parts: &Parts) -> io::Result<()> {
+        if parts.fresh {
+            let rings = parts.rings()?;
+            *self.out.lock() = Out { writer: rings.out, batch: Batch::default() };
+            let mut replies = self.replies.lock();
+            (replies.writer, replies.batch) = (rings.replies, Batch::default());
+            // Answers to questions that were lost with the old memory.
+            replies.waiting.clear();
+            drop(replies);
+            *self.inbox.lock() = rings.inbox;
+            *self.answers.lock() = rings.answers;
+            self.distrusted.store(false, Ordering::Release);
+            self.active.store(false, Ordering::Release);
+        }
+        *self.bells.write() = parts.bells();
+        self.generation.store(parts.generation, Ordering::Release);
+        self.repaired.notify_one();
+        self.room.notify_waiters();
+        Ok(())
+    }
+
     /// The doorbell's own end.
     pub(crate) fn bell(&self) -> Arc<OwnedFd> {
-        self.bell.clone()
+        self.bells.read().own.clone()
     }
 
     /// Payloads up to this size go through the ring, in bytes; larger ones beside it.
@@ -261,13 +319,17 @@ impl Lane {
     pub(crate) fn hush(&self) -> io::Result<bool> {
         // Under the lock that `cut` takes: the dead must not take a ring that is meant for their successor.
         let inbox = self.inbox.lock();
-        if inbox.is_cut() { Ok(false) } else { descriptors::hush(&*self.bell) }
+        if inbox.is_cut() { Ok(false) } else { descriptors::hush(&*self.bells.read().own) }
     }
 
     /// The peer broke the rings' rules: nothing is sent to it or read from it until it is dead. `false`: that was known.
     pub(crate) fn distrust(&self) -> bool {
-        self.close();
         !self.distrusted.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it is: senders wait until it is repaired or renewed.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.distrusted.load(Ordering::Acquire)
     }
 
     /// The peer is dead: what it spoilt is put in order, and the lane serves its successor. `true`: it is open again.
@@ -281,9 +343,9 @@ impl Lane {
             return false;
         }
         self.distrusted.store(false, Ordering::Release);
-        self.closed.store(false, Ordering::Release);
         self.active.store(false, Ordering::Release);
         self.repaired.notify_one();
+        self.room.notify_waiters();
         true
     }
 
@@ -305,7 +367,8 @@ impl Lane {
 
     /// Rings the other side.
     pub(crate) fn ring(&self) {
-        descriptors::ring(&*self.ringer);
+        // A doorbell that is broken is found by the other side's task.
+        descriptors::ring(&*self.bells.read().ringer);
     }
 
     /// Bytes that this side has written since the lane was made.

@@ -90,6 +90,12 @@ impl Pending {
         self.fail(|entry| entry.via.is_none() && entry.asked == asked, || Outcome::Closed);
     }
 
+    /// What `asked` was asked is lost: its lane was spoilt.
+    pub(crate) fn spoilt(&mut self, asked: Slot) {
+        let why = || Outcome::Unanswerable("the lane's memory was spoilt, by it or by this process".to_owned());
+        self.fail(|entry| entry.via.is_none() && entry.asked == asked, why);
+    }
+
     fn fail(&mut self, which: impl Fn(&Entry) -> bool, outcome: impl Fn() -> Outcome) {
         let ids: Vec<u64> = self.open.iter().filter(|(_, entry)| which(entry)).map(|(id, _)| *id).collect();
         for id in ids {

@@ -129,8 +129,11 @@ impl Receiver {
     /// The first lane is empty: its reader goes to sleep, unless something came in between.
     fn rest(&mut self) {
         let Some(lane) = self.turn.pop_front() else { return };
-        self.budget = BUDGET;
-        // The last one: the next record may be on its way.
+        if self.turn.is_empty() {
+            // Others may have become active while this one was never empty.
+            self.endpoint.drain_active(&mut self.turn);
+        }
+        // The last one: its next record may be on its way.
         if self.turn.is_empty() && std::mem::take(&mut self.busy) {
             let mut inbox = lane.inbox.lock();
             if inbox.writer_waits() {
@@ -139,11 +142,14 @@ impl Receiver {
             drop(inbox);
             // What was answered or sent meanwhile is not kept waiting for this.
             self.endpoint.ring_all();
-            if self.luck.linger(|| !lane.inbox.lock().is_empty()) {
+            if self.luck.linger(|| !lane.inbox.lock().is_empty() || self.endpoint.has_active()) {
+                // It goes on with what is left of its turn: whoever else is there comes next.
                 self.turn.push_front(lane);
+                self.endpoint.drain_active(&mut self.turn);
                 return;
             }
         }
+        self.budget = BUDGET;
         // First off the list, then the flag, then the last look: a ring from here on puts it back.
         lane.active.store(false, Ordering::Release);
         let mut inbox = lane.inbox.lock();
@@ -215,8 +221,9 @@ impl Receiver {
     pub(crate) async fn decode_heavy<M: DeserializeOwned>(&mut self) -> Result<M, String> {
         let Some(tag) = self.tag() else { return self.decode() };
         let mut buffer = std::mem::take(&mut self.buffer);
-        let (large, sockets) = self.endpoint.fetch(tag, self.what, &mut buffer).await?;
+        let fetched = self.endpoint.fetch(tag, self.what, &mut buffer).await;
         self.buffer = buffer;
+        let (large, sockets) = fetched?;
         self.large = large;
         self.endpoint.within(|| payload::decode::<M>(self.bytes(), sockets))
     }

@@ -112,7 +112,7 @@ pub(crate) async fn wait_for_room(lane: &Lane, need: Need) -> Result<(), Refused
         if lane.is_closed() {
             return Err(Refused::Closed);
         }
-        if lane.out.lock().writer.wait_for_room(need)? {
+        if !lane.is_distrusted() && lane.out.lock().writer.wait_for_room(need)? {
             return Ok(());
         }
         // What is committed and not rung would otherwise wait for us, and we for it.
@@ -152,6 +152,9 @@ pub(crate) fn commit(
     let mut out = lane.out.lock();
     if lane.is_closed() {
         return Err(Refused::Closed);
+    }
+    if lane.is_distrusted() {
+        return Err(Refused::Full);
     }
     if letter.is_plain() && aside.ports.is_empty() {
         push_plain(&mut out.writer, &letter)?;

@@ -23,6 +23,8 @@ struct Pair {
     bells: [Arc<OwnedFd>; 2],
     sizes: Sizes,
     layout: Layout,
+    generation: u32,
+    fresh: bool,
 }
 
 /// What a dead process leaves in one lane.
@@ -33,6 +35,8 @@ pub(crate) struct Left {
     pub(crate) taken: (u64, u64),
     /// How far it had written itself: messages, replies.
     pub(crate) written: (u64, u64),
+    /// Whether the lane's doorbells are of no use any more.
+    pub(crate) deaf: bool,
     /// Messages that it, or its next incarnation, will not handle: the one that it had taken and not done; and, if the mailbox
     /// is to be empty, all that waited.
     pub(crate) dead: Vec<Record>,
@@ -109,10 +113,27 @@ impl Switchboard {
             bells: [Arc::new(first), Arc::new(second)],
             sizes,
             layout,
+            generation: 0,
+            fresh: false,
         });
         let own = parts(&pair, me, peer);
         pairs.insert(key(me, peer), pair);
         Ok((own, true))
+    }
+
+    /// Gives a lane new doorbells, and if `fresh` new memory: what lay in the old one is lost, with what spoilt it.
+    pub(crate) fn renew(&self, a: Slot, b: Slot, fresh: bool) -> io::Result<()> {
+        let mut pairs = self.pairs.lock();
+        let Some(old) = pairs.get(&key(a, b)) else { return Ok(()) };
+        let (first, second) = descriptors::socket_pair(SocketType::STREAM)?;
+        let memory = match fresh {
+            true => Arc::new(memory::create("rclust-lane", old.layout.len() as u64)?),
+            false => old.memory.clone(),
+        };
+        let bells = [Arc::new(first), Arc::new(second)];
+        let (sizes, layout, generation) = (old.sizes, old.layout, old.generation + 1);
+        pairs.insert(key(a, b), Arc::new(Pair { memory, bells, sizes, layout, generation, fresh }));
+        Ok(())
     }
 
     /// The lanes of a slot, as its process takes part in them.
@@ -146,10 +167,8 @@ impl Switchboard {
             let mine = End::writing(slot, peer);
             let tail = |ring: Place| memory::peek(&*pair.memory, ring.tail_word()).unwrap_or(0);
             let written = (tail(pair.layout.messages_of(mine)), tail(pair.layout.replies_of(mine)));
-            left.push(Left { peer, taken: (messages, replies), written, dead });
-            for bell in &pair.bells {
-                descriptors::ring(&**bell);
-            }
+            let deaf = !pair.bells.iter().fold(true, |rings, bell| descriptors::ring(&**bell) && rings);
+            left.push(Left { peer, taken: (messages, replies), written, deaf, dead });
         }
         left
     }
@@ -202,7 +221,8 @@ fn parts(pair: &Pair, me: Slot, peer: Slot) -> Parts {
     let end = End::of(me, peer);
     let bell = pair.bells[end as usize].clone();
     let ringer = (me == peer).then(|| pair.bells[end.other() as usize].clone());
-    Parts { peer, end, sizes: pair.sizes, memory: pair.memory.clone(), bell, ringer }
+    let (generation, fresh) = (pair.generation, pair.fresh);
+    Parts { peer, end, sizes: pair.sizes, memory: pair.memory.clone(), bell, ringer, generation, fresh }
 }
 
 /// Puts a dead reader's cursors where the next one begins, and returns that position. `see` gets the record in between (and all

@@ -2,7 +2,7 @@
 
 use crate::exit::ExitReason;
 use crate::id::{Slot, WorkerId};
-use crate::mailbox::dead::{BYTES, DeadReason};
+use crate::mailbox::dead::{DeadReason, LETTER_BYTES};
 use crate::mailbox::ring::kind;
 use crate::mailbox::switchboard::{Fate, Left, Record};
 use crate::run::supervise::Supervise;
@@ -72,8 +72,8 @@ impl Supervise {
             if record.in_hand {
                 self.again.remove(&slot);
             }
-            let bytes = self.whole(slot, left.peer, record);
-            self.dead_letter(worker, name, left.peer, why, bytes);
+            let (bytes, size) = self.whole(slot, left.peer, record);
+            self.dead_large(worker, name, left.peer, why, bytes, size);
         }
         let depot = &self.shared.depot;
         for (ring, taken, written) in
@@ -124,8 +124,8 @@ impl Supervise {
     fn bury_lane(&mut self, gone: &Gone, peer: Slot) {
         let slot = gone.worker.slot;
         for record in self.shared.board.give_up(slot, peer) {
-            let bytes = self.whole(slot, peer, &record);
-            self.dead_letter(gone.worker, &gone.name, peer, DeadReason::Closed, bytes);
+            let (bytes, size) = self.whole(slot, peer, &record);
+            self.dead_large(gone.worker, &gone.name, peer, DeadReason::Closed, bytes, size);
         }
         self.tell_tracks(peer, slot, u64::MAX, &ExitReason::NotRunning);
         self.tracks.forget(peer, slot);
@@ -135,13 +135,13 @@ impl Supervise {
         }
     }
 
-    /// A record's payload, wherever it is.
-    fn whole(&self, reader: Slot, peer: Slot, record: &Record) -> Vec<u8> {
+    /// A record's payload, wherever it is, and its size. What is too large for a dead letter is not read.
+    fn whole(&self, reader: Slot, peer: Slot, record: &Record) -> (Vec<u8>, u64) {
         if !kind::is_large(record.kind) {
-            return record.bytes.clone();
+            return (record.bytes.clone(), record.bytes.len() as u64);
         }
-        let payload = self.shared.depot.payload((peer, reader, Ring::Messages), record.end, BYTES as u64);
-        payload.unwrap_or_default()
+        let way = (peer, reader, Ring::Messages);
+        self.shared.depot.payload(way, record.end, LETTER_BYTES as u64).unwrap_or_default()
     }
 }
 

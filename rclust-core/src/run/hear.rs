@@ -10,6 +10,7 @@ use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
 use crate::mailbox::beside::Tag;
 use crate::mailbox::dead::DeadReason;
+use crate::mailbox::depot::Lanes;
 use crate::mailbox::endpoint::Located;
 use crate::process::watch::{self, Status};
 use crate::run::keeper::FromWorker;
@@ -54,6 +55,7 @@ impl Supervise {
                 live.ready = true;
                 let (name, pid) = (live.name.clone(), live.process.pid());
                 self.shared.tell(EventKind::Ready, &name, Some(worker), Some(pid));
+                self.shared.is_up(worker.slot, &name);
                 self.story(Story::Ready { worker, name, pid });
                 self.tell_extension(extension::Event::Ready { worker });
                 self.decide(Event::Ready { worker });
@@ -96,13 +98,29 @@ impl Supervise {
             }
             // What the supervisor wrote was spoilt by this worker or its predecessor: the lane is emptied at its end.
             ToSupervisor::CorruptLane { peer: Slot::SUPERVISOR } => self.endpoint.spoilt(worker.slot),
-            ToSupervisor::CorruptLane { peer } => {
-                // Both could write there: who of the two spoilt it cannot be known, and neither is believed.
-                let error = format!("it reports that its lane from {peer} is corrupt");
-                let name = live.name.clone();
-                self.story(Story::Distrusted { worker, name, error });
+            ToSupervisor::CorruptLane { peer } => self.corrupt_between(worker, peer),
+        }
+    }
+
+    /// A lane between two workers is spoilt. Both could write there, so who of the two did it cannot be known, and one who says so
+    /// may lie: the lane is renewed. But whoever has part in two spoilt lanes, with different peers, is what they have in common.
+    fn corrupt_between(&mut self, reporter: WorkerId, peer: Slot) {
+        if self.shared.board.sizes(reporter.slot, peer).is_none() {
+            return self.distrust(reporter, format!("it reports a lane with {peer} that does not exist"));
+        }
+        let (address, other) = (self.shared.name(reporter.slot), self.shared.name(peer));
+        self.story(Story::Troubled { address, text: format!("its lane with {other} was spoilt, and is renewed") });
+        for (one, with) in [(reporter.slot, peer), (peer, reporter.slot)] {
+            let spoilt = self.spoilt.entry(one).or_default();
+            spoilt.insert(with);
+            if spoilt.len() > 1 {
+                self.spoilt.remove(&one);
+                if let Some(worker) = self.current(one) {
+                    self.distrust(worker, "its lanes with several other workers are corrupt".to_owned());
+                }
             }
         }
+        self.renew_lane(reporter.slot, peer, true);
     }
 
     fn asked(&mut self, worker: WorkerId, id: u64, request: Request) {
@@ -167,8 +185,9 @@ impl Supervise {
     /// A worker did what no worker of ours does: it costs it its life, and nobody else anything.
     pub(crate) fn distrust(&mut self, worker: WorkerId, error: String) {
         let name = self.shared.name(worker.slot);
-        self.story(Story::Distrusted { worker, name, error });
-        if let Some(live) = self.live.get(&worker) {
+        self.story(Story::Distrusted { worker, name, error: error.clone() });
+        if let Some(live) = self.live.get_mut(&worker) {
+            live.distrusted.get_or_insert(error);
             live.process.kill();
         }
     }
@@ -185,6 +204,7 @@ impl Supervise {
         let Some(live) = self.live.remove(&worker) else { return };
         let too_late = live.killed && !live.ready && live.ordered.elapsed() >= live.start_timeout;
         let reason = match live.ending {
+            _ if live.distrusted.is_some() => ExitReason::Distrusted(live.distrusted.unwrap_or_default()),
             // It said why it could not be told who it is, or why it failed, before it was killed.
             Some(Ending::Error(text)) if live.killed && !live.ready => ExitReason::Error(text),
             _ if too_late && !live.asked => ExitReason::StartTimeout(live.start_timeout),

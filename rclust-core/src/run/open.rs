@@ -166,7 +166,7 @@ pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Laun
             let takes = launch.map_or("", |launch| (launch.role.takes)());
             shared.board.set_mailbox(slot, launch.map_or_else(Mailbox::new, |launch| launch.mailbox));
             let schema = launch.map_or(0, |launch| (launch.role.schema)());
-            let found = Found { slot, name: place.path.clone(), takes: takes.to_owned(), schema };
+            let found = Found { slot, name: place.path.clone(), takes: takes.to_owned(), schema, up: false };
             if let Some(pool) = place.pool.and_then(|pool| tree.place(pool)) {
                 changed.insert(pool.path.clone());
                 let members = directory.pools.entry(pool.path).or_default();

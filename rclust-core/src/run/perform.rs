@@ -190,6 +190,23 @@ impl Supervise {
         }
     }
 
+    /// Gives a lane new doorbells, or all of it anew, and everybody who has it the new one.
+    pub(crate) fn renew_lane(&mut self, a: Slot, b: Slot, fresh: bool) {
+        if self.shared.board.renew(a, b, fresh).is_err() {
+            // No descriptors: it stays as it is, of no use, until there is another reason to renew it.
+            return;
+        }
+        for (worker, live) in &mut self.live {
+            if worker.slot == a {
+                live.lanes.remove(&b);
+            }
+            if worker.slot == b {
+                live.lanes.remove(&a);
+            }
+        }
+        self.share_lane(a, b);
+    }
+
     fn send_lane(&mut self, worker: WorkerId, parts: Parts) {
         let Some(live) = self.live.get_mut(&worker) else { return };
         if !live.lanes.insert(parts.peer) {
@@ -197,12 +214,14 @@ impl Supervise {
         }
         let mut fds = vec![parts.memory, parts.bell];
         fds.extend(parts.ringer);
-        self.send(worker, &ToWorker::Lane { peer: parts.peer, end: parts.end, sizes: parts.sizes }, fds);
+        let Parts { peer, end, sizes, generation, fresh, .. } = parts;
+        self.send(worker, &ToWorker::Lane { peer, end, sizes, generation, fresh }, fds);
     }
 
     /// Puts in order what a dead process leaves: its lanes, the questions it had taken, those who watch it.
     pub(crate) fn clean_up(&mut self, worker: WorkerId, reason: &ExitReason) {
         self.tell_extension(extension::Event::Gone { worker });
+        self.spoilt.remove(&worker.slot);
         let name = self.shared.name(worker.slot);
         let watchers = self.watchers.remove(&worker.slot).unwrap_or_default();
         let mut told = Vec::new();
@@ -213,6 +232,9 @@ impl Supervise {
         for left in self.what_it_left(worker) {
             self.bury(worker, &name, reason, &left);
             self.tell_tracks(left.peer, worker.slot, left.taken.0, reason);
+            if left.deaf {
+                self.renew_lane(worker.slot, left.peer, false);
+            }
             if let Some(own) = self.own(left.peer) {
                 own.peer_died(worker.slot, left.taken.0, reason);
                 continue;
@@ -246,6 +268,20 @@ impl Supervise {
     }
 
     pub(crate) fn dead_letter(&self, to: WorkerId, name: &str, from: Slot, reason: DeadReason, bytes: Vec<u8>) {
+        let size = bytes.len() as u64;
+        self.dead_large(to, name, from, reason, bytes, size);
+    }
+
+    /// The same for a message of this size, whatever of it is here.
+    pub(crate) fn dead_large(
+        &self,
+        to: WorkerId,
+        name: &str,
+        from: Slot,
+        reason: DeadReason,
+        bytes: Vec<u8>,
+        size: u64,
+    ) {
         let text = match &reason {
             DeadReason::Died(reason) => format!("its worker died with it in hand ({reason})"),
             DeadReason::Undecodable(error) => format!("it cannot be decoded ({error})"),
@@ -255,8 +291,8 @@ impl Supervise {
             DeadReason::Discarded(reason) => format!("the mailbox is emptied at a restart (after: {reason})"),
             DeadReason::Closed => "its slot will never be filled again".to_owned(),
         };
-        self.story(Story::DeadLetter { worker: to, name: name.to_owned(), bytes: bytes.len(), reason: text });
-        self.shared.dead.put(to, name, from, reason, bytes);
+        self.story(Story::DeadLetter { worker: to, name: name.to_owned(), bytes: size as usize, reason: text });
+        self.shared.dead.put_large(to, name, from, reason, bytes, Some(size));
     }
 
     /// A test's probe is gone: nobody can send to it any more, and those who watch it hear of its end.

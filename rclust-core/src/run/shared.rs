@@ -180,6 +180,18 @@ impl Shared {
         Some(endpoint)
     }
 
+    /// A slot's worker is ready.
+    pub(crate) fn is_up(&self, slot: Slot, path: &str) {
+        let mut directory = self.directory.write();
+        if let Some(found) = directory.workers.get_mut(path).filter(|found| found.slot == slot) {
+            found.up = true;
+        }
+        if let Some((pool, _)) = path.rsplit_once('[') {
+            let members = directory.pools.get_mut(pool).into_iter().flatten();
+            members.filter(|found| found.slot == slot).for_each(|found| found.up = true);
+        }
+    }
+
     /// A slot's path.
     pub(crate) fn name(&self, slot: Slot) -> String {
         let directory = self.directory.read();

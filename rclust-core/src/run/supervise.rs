@@ -89,6 +89,8 @@ pub(crate) struct Live {
     pub(crate) room: Arc<AtomicBool>,
     /// Its questions that the extension has not answered.
     pub(crate) asking: u32,
+    /// What it did that no worker of ours does.
+    pub(crate) distrusted: Option<String>,
     /// Asked to stop.
     pub(crate) asked: bool,
     /// Killed because the tree wants it gone (not because it is not trusted).
@@ -131,6 +133,8 @@ pub(crate) struct Supervise {
     pub(crate) again: HashMap<Slot, Again>,
     /// Lanes of slots that are gone with peers that may still write there: (slot, peer).
     pub(crate) closing: HashMap<(Slot, Slot), Gone>,
+    /// With whom a slot's lanes were spoilt, in the life of its worker.
+    pub(crate) spoilt: HashMap<Slot, HashSet<Slot>>,
     /// Reply ports that were sent on.
     pub(crate) tracks: Tracks,
     /// Who has looked up a pool, by its path.
@@ -264,6 +268,7 @@ fn prepare(
                 last: HashMap::new(),
                 again: HashMap::new(),
                 closing: HashMap::new(),
+                spoilt: HashMap::new(),
                 tracks: Tracks::default(),
                 pool_users: HashMap::new(),
                 watchers: HashMap::new(),
@@ -542,6 +547,7 @@ impl Supervise {
                 terminated: false,
                 room: Arc::default(),
                 asking: 0,
+                distrusted: None,
                 asked: false,
                 killed: false,
                 ordered: ordered.at,

@@ -22,10 +22,12 @@ pub fn socket_pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?)
 }
 
-/// Rings a doorbell. Full means that it has been rung already; a closed one has nobody to wake.
-pub(crate) fn ring(bell: impl AsFd) {
-    // Errors are the two cases above; MSG_DONTWAIT holds even where a peer took O_NONBLOCK away.
-    let _ = rustix::net::send(bell, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+/// Rings a doorbell. Full means that it has been rung already. `false`: it will never ring again, because an end is closed or
+/// somebody shut it down.
+pub(crate) fn ring(bell: impl AsFd) -> bool {
+    // MSG_DONTWAIT holds even where a peer took O_NONBLOCK away.
+    let rung = rustix::net::send(bell, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    !matches!(rung, Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN))
 }
 
 /// Takes all that rang. `Ok(false)`: the other end is closed for good.

@@ -85,6 +85,10 @@ pub(crate) enum ToWorker {
         end: End,
         /// Its sizes.
         sizes: Sizes,
+        /// Counts its renewals: the same lane, with other doorbells.
+        generation: u32,
+        /// Whether its memory is another too, and empty.
+        fresh: bool,
     },
     /// All that existed before you has been said: begin.
     Begin,
@@ -287,6 +291,8 @@ pub(crate) struct Found {
     pub(crate) takes: String,
     /// That type's fingerprint.
     pub(crate) schema: u64,
+    /// Whether its worker is ready, or was once.
+    pub(crate) up: bool,
 }
 
 /// Byte strings as one run of bytes (a `Vec<u8>` is a sequence to serde, decoded element by element).

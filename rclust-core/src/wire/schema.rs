@@ -10,7 +10,8 @@
 //! `#[serde(rename = "Job.v2")]`, or `deserialize_newtype_struct("Job.v2", ..)` where `Deserialize` is written by hand. The name
 //! is part of the message type, so that both ends of a lane know it; a worker's would be known at one end only.
 //!
-//! **Not seen**: the `T` of a `Reply<T>` and the `M` of a `WorkerRef<M>` (no bound says that they can be traced); what a
+//! **Not seen**: what is inside the `T` of a `Reply<T>` and the `M` of a `WorkerRef<M>` (no bound says that they can be traced: they
+//! are known by their names, without modules); what a
 //! `Deserialize` would ask for after another value, where it decides by values; the meaning of any field. Visitors of one
 //! type are taken to ask for the same things (so recursion ends): one that carries state shows only its first face.
 //! An alias counts as a name, though the wire has none.
@@ -109,8 +110,41 @@ pub(crate) fn of<M: DeserializeOwned + 'static>() -> u64 {
     traced
 }
 
-/// Called by the `Deserialize` of our own types in place of reading, when [`payload::is_tracing`]: they are known by name,
-/// as what they write is no user's business. The caller then makes a placeholder, which must do nothing when dropped.
-pub(crate) fn name<'de, D: Deserializer<'de>>(name: &'static str, deserializer: D) -> Result<(), D::Error> {
-    deserializer.deserialize_unit_struct(name, IgnoredAny).map(drop)
+/// Called by the `Deserialize` of our own types in place of reading, when [`payload::is_tracing`]: they are known by name and by
+/// the name of their parameter `T`, which no bound lets us trace. The caller then makes a placeholder, which must do nothing
+/// when dropped.
+pub(crate) fn name<'de, T, D: Deserializer<'de>>(name: &str, deserializer: D) -> Result<(), D::Error> {
+    deserializer
+        .deserialize_unit_struct(interned(format!("{name}<{}>", unplaced(type_name::<T>()))), IgnoredAny)
+        .map(drop)
+}
+
+/// A type's name without the modules that it and its parameters stand in.
+fn unplaced(name: &str) -> String {
+    let mut short = String::new();
+    let mut word = String::new();
+    for c in name.chars() {
+        match c {
+            ':' => word.clear(),
+            c if c.is_alphanumeric() || c == '_' => word.push(c),
+            c => {
+                short.push_str(&word);
+                word.clear();
+                short.push(c);
+            }
+        }
+    }
+    short + &word
+}
+
+/// serde wants names that live for ever: one for each type that is a parameter somewhere.
+fn interned(name: String) -> &'static str {
+    static NAMES: RwLock<BTreeMap<String, &'static str>> = RwLock::new(BTreeMap::new());
+    let mut names = NAMES.write();
+    if let Some(known) = names.get(&name) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(name.clone().into_boxed_str());
+    names.insert(name, kept);
+    kept
 }

@@ -299,8 +299,18 @@ pub(super) enum Job {
 #[test]
 fn ports_and_references_are_known_by_name() {
     whole::<Job>();
-    assert_eq!(whole::<Reply<u64>>(), whole::<Reply<String>>(), "what is answered is not looked at");
-    all_differ(&[whole::<Reply<u64>>(), whole::<WorkerRef<u64>>(), whole::<(WorkerRef<u64>, u8)>(), whole::<()>()]);
+    all_differ(&[
+        whole::<Reply<u64>>(),
+        whole::<Reply<i64>>(),
+        whole::<Reply<Vec<String>>>(),
+        whole::<WorkerRef<u64>>(),
+        whole::<(WorkerRef<u64>, u8)>(),
+        whole::<()>(),
+    ]);
+    mod elsewhere {
+        pub(super) enum Job {}
+    }
+    assert_eq!(whole::<Reply<Vec<Job>>>(), whole::<Reply<Vec<elsewhere::Job>>>(), "by names, without modules");
     // Elsewhere they are what they were.
     assert!(postcard::from_bytes::<Reply<u64>>(&[0; 16]).is_err());
     assert!(postcard::from_bytes::<WorkerRef<u64>>(&[0; 16]).is_err());
