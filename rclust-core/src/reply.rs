@@ -358,11 +358,13 @@ async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result
                 Ok(()) => break,
                 Err(Refused::Crowded) => endpoint.attach_room().await,
                 Err(Refused::Full) => {
-                    if sender::wait_for_room(&lane, sender::need(&lane, &bytes, &aside)).await.is_err() {
+                    if sender::wait_for_room(&endpoint, &lane, sender::need(&lane, &bytes, &aside)).await.is_err() {
                         return Err(AskError::Closed { to: to.clone() });
                     }
                 }
-                Err(Refused::Closed | Refused::OtherMessages) => return Err(AskError::Closed { to: to.clone() }),
+                Err(Refused::Closed | Refused::OtherMessages | Refused::Corrupt(_)) => {
+                    return Err(AskError::Closed { to: to.clone() });
+                }
                 Err(Refused::TooLarge { bytes, limit }) => {
                     let error = format!("{bytes} bytes, the limit of that lane is {limit}");
                     return Err(AskError::Unsendable { to: to.clone(), error });

@@ -188,7 +188,9 @@ impl<M: Message> WorkerRef<M> {
             Refused::Encode(error) => SendError::Encode { message, to, error },
             Refused::OtherMessages => SendError::OtherMessages { message, to },
             Refused::Os(error) => SendError::Os { message, to, error },
-            Refused::Full | Refused::Crowded | Refused::Closed => SendError::Closed { message, to },
+            Refused::Full | Refused::Crowded | Refused::Closed | Refused::Corrupt(_) => {
+                SendError::Closed { message, to }
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct UnixListener(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// With the file that it made.
+    /// With the file that it made, which is held for its drop and never read.
     Plain(tokio::net::UnixListener, #[allow(dead_code)] Option<SocketFile>),
     Shared(Arc<Share>),
 }

@@ -51,12 +51,11 @@ impl Porter {
         }
     }
 
-    /// Waits until there may be room again.
+    /// Waits until there may be room again. Never for long: of the kernel's own limit no readiness tells.
     pub(crate) async fn room(&self) {
-        if let Ok(mut guard) = self.socket.writable().await {
+        if let Ok(Ok(mut guard)) = tokio::time::timeout(PAUSE, self.socket.writable()).await {
             guard.clear_ready();
         }
-        tokio::time::sleep(PAUSE).await;
     }
 
     /// Gets what is beside a record: `ask` asks the supervisor for it.

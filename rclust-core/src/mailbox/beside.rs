@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::id::Slot;
 use crate::mailbox::endpoint::Endpoint;
-use crate::mailbox::ring::{Corrupt, Need, Place, Writer, kind};
+use crate::mailbox::ring::{Need, Place, Writer, kind};
 use crate::mailbox::sender::{self, Refused};
 use crate::socket::{Carried, Held};
 use crate::sys::memory::{self, Sealed};
@@ -109,7 +109,7 @@ impl Letter<'_> {
             None => writer.push_heavy(what, self.bytes, need),
             Some(large) => writer.push_heavy(what, &[self.bytes, &large.len.to_le_bytes()].concat(), need),
         };
-        pushed.map(|_| ()).map_err(|_| Refused::Closed)
+        pushed.map(|_| ()).map_err(Refused::from)
     }
 }
 
@@ -184,12 +184,6 @@ pub(crate) enum Body {
     Large(Sealed),
 }
 
-impl Default for Body {
-    fn default() -> Body {
-        Body::Inline(Vec::new())
-    }
-}
-
 impl std::ops::Deref for Body {
     type Target = [u8];
 
@@ -223,12 +217,4 @@ pub(crate) fn open(
     // The supervisor has seen that it is sealed, and no larger than this slot takes.
     let sealed = Sealed::new(fds.remove(0), len as usize).map_err(|error| error.to_string())?;
     Ok((Some(sealed), fds))
-}
-
-/// The ring of the writer broke the rules.
-impl From<Corrupt> for Refused {
-    fn from(_: Corrupt) -> Refused {
-        // A reader that does so is killed by those who find out; its senders see a closed slot.
-        Refused::Closed
-    }
 }

@@ -26,6 +26,7 @@ use crate::mailbox::pending::{Outcome, Pending};
 use crate::mailbox::ring::{WORTH_RELEASING, kind};
 use crate::mailbox::sender;
 use crate::pool_ref::Members;
+use crate::socket::SOCKETS;
 use crate::sys::memory::Sealed;
 use crate::sys::readiness;
 use crate::wire::control::{Found, Ring};
@@ -241,6 +242,9 @@ impl Endpoint {
         what: u32,
         bytes: &mut Vec<u8>,
     ) -> Result<(Option<Sealed>, Vec<OwnedFd>), String> {
+        if kind::descriptors(what) > SOCKETS + 1 {
+            return Err(format!("it says that {} descriptors are beside it", kind::descriptors(what)));
+        }
         let fds = self.upstream.fetch(tag, kind::descriptors(what)).await.map_err(|error| error.to_string())?;
         beside::open(what, bytes, fds)
     }

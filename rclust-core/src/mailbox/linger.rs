@@ -68,15 +68,7 @@ impl Luck {
         self.learn(found);
         found
     }
-}
 
-fn pause() {
-    for _ in 0..PAUSES {
-        std::hint::spin_loop();
-    }
-}
-
-impl Luck {
     /// The same for an answer: in between, other tasks of this thread and other processes have their turn.
     ///
     /// # Cancel safety
@@ -102,6 +94,12 @@ impl Luck {
         };
         self.learn(found);
         found
+    }
+}
+
+fn pause() {
+    for _ in 0..PAUSES {
+        std::hint::spin_loop();
     }
 }
 

@@ -42,6 +42,23 @@ pub(crate) enum Refused {
     OtherMessages,
     /// The operating system refused what goes beside it.
     Os(String),
+    /// The reader broke the ring's rules. Never leaves this file: who finds it reports it, and waits for the lane's repair.
+    Corrupt(Corrupt),
+}
+
+impl From<Corrupt> for Refused {
+    fn from(corrupt: Corrupt) -> Refused {
+        Refused::Corrupt(corrupt)
+    }
+}
+
+impl From<PushError> for Refused {
+    fn from(error: PushError) -> Refused {
+        match error {
+            PushError::Full => Refused::Full,
+            PushError::Corrupt(corrupt) => Refused::Corrupt(corrupt),
+        }
+    }
 }
 
 thread_local! {
@@ -81,7 +98,7 @@ pub(crate) async fn send<M: Serialize>(endpoint: &Arc<Endpoint>, lane: &Arc<Lane
         bytes.clear();
         // Encoded anew after each wait: a port inside may have been used meanwhile, and ids are given per attempt.
         let aside = payload::encode(message, endpoint.me(), &mut bytes).map_err(Refused::Encode)?;
-        wait_for_room(lane, need(lane, &bytes, &aside)).await?;
+        wait_for_room(endpoint, lane, need(lane, &bytes, &aside)).await?;
         // A large payload's memfd is made anew too: it must hold the ids that were given now.
         large.take();
         match commit(endpoint, lane, &bytes, &aside, &mut large) {
@@ -103,7 +120,7 @@ pub(crate) fn need(lane: &Lane, bytes: &[u8], aside: &Aside) -> Need {
 }
 
 /// Waits until there is what is needed, or the lane is closed.
-pub(crate) async fn wait_for_room(lane: &Lane, need: Need) -> Result<(), Refused> {
+pub(crate) async fn wait_for_room(endpoint: &Endpoint, lane: &Lane, need: Need) -> Result<(), Refused> {
     loop {
         let room = lane.room.notified();
         tokio::pin!(room);
@@ -112,8 +129,13 @@ pub(crate) async fn wait_for_room(lane: &Lane, need: Need) -> Result<(), Refused
         if lane.is_closed() {
             return Err(Refused::Closed);
         }
-        if !lane.is_distrusted() && lane.out.lock().writer.wait_for_room(need)? {
-            return Ok(());
+        if !lane.is_distrusted() {
+            let room = lane.out.lock().writer.wait_for_room(need);
+            match room {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(_) => endpoint.distrust(lane),
+            }
         }
         // What is committed and not rung would otherwise wait for us, and we for it.
         lane.ring_if_needed();
@@ -125,6 +147,24 @@ pub(crate) async fn wait_for_room(lane: &Lane, need: Need) -> Result<(), Refused
 /// too large for the ring is kept between attempts.
 #[inline]
 pub(crate) fn commit(
+    endpoint: &Arc<Endpoint>,
+    lane: &Arc<Lane>,
+    bytes: &[u8],
+    aside: &Aside,
+    large: &mut Option<Large>,
+) -> Result<(), Refused> {
+    match try_commit(endpoint, lane, bytes, aside, large) {
+        Err(Refused::Corrupt(_)) => {
+            // Not the message's fault: it waits until the lane is repaired or renewed.
+            endpoint.distrust(lane);
+            Err(Refused::Full)
+        }
+        other => other,
+    }
+}
+
+#[inline]
+fn try_commit(
     endpoint: &Arc<Endpoint>,
     lane: &Arc<Lane>,
     bytes: &[u8],
@@ -211,21 +251,21 @@ fn commit_with(
 
 #[inline]
 fn push_plain(out: &mut Writer, letter: &Letter<'_>) -> Result<(), Refused> {
-    match out.push(letter.what, letter.bytes) {
-        Ok(_) => Ok(()),
-        Err(PushError::Full) => Err(Refused::Full),
-        Err(PushError::Corrupt(corrupt)) => Err(corrupt.into()),
-    }
+    out.push(letter.what, letter.bytes)?;
+    Ok(())
 }
 
 /// Sends an answer, or the word that none comes. Never waits: without room it stays here, in order.
 pub(crate) fn reply(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>, parcel: Parcel) {
     let len = parcel.bytes.len();
     lane.replies.lock().waiting.push_back(parcel);
-    // A corrupt ring gets no answers.
-    if let Ok(true) = flush_replies(endpoint, lane) {
-        let wake = lane.replies.lock().batch.committed(len);
-        wake_for(endpoint, lane, wake);
+    match flush_replies(endpoint, lane) {
+        Ok(true) => {
+            let wake = lane.replies.lock().batch.committed(len);
+            wake_for(endpoint, lane, wake);
+        }
+        Ok(false) => {}
+        Err(_) => endpoint.distrust(lane),
     }
 }
 
@@ -253,6 +293,10 @@ pub(crate) fn flush_replies(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>) -> Resul
                     }
                 });
                 break;
+            }
+            Err(Refused::Corrupt(corrupt)) => {
+                replies.waiting.push_front(parcel);
+                return Err(corrupt);
             }
             // Its asker hears why, or is gone.
             Err(other) => {

@@ -21,7 +21,7 @@ use crate::run::shared::Command;
 use crate::run::supervise::{Ordered, Supervise};
 use crate::trace::Story;
 use crate::tree::event::{Action, End, Notice};
-use crate::wire::control::{BootMessage, ToWorker};
+use crate::wire::control::{BootMessage, Ring, ToWorker};
 
 /// How long a worker's order to stop waits for connections that it took and has not read from.
 const DRAIN_LIMIT: Duration = Duration::from_millis(250);
@@ -195,6 +195,19 @@ impl Supervise {
         if self.shared.board.renew(a, b, fresh).is_err() {
             // No descriptors: it stays as it is, of no use, until there is another reason to renew it.
             return;
+        }
+        if fresh {
+            // Positions begin anew: what was kept under old ones would be taken for what comes.
+            for (writer, reader) in [(a, b), (b, a)] {
+                for ring in [Ring::Messages, Ring::Replies] {
+                    self.shared.depot.reader_died((writer, reader, ring), u64::MAX);
+                }
+                self.tell_tracks(writer, reader, u64::MAX, &ExitReason::Unknown);
+                if self.again.get(&reader).is_some_and(|again| again.peer == writer) {
+                    self.again.remove(&reader);
+                }
+            }
+            self.tracks.forget(a, b);
         }
         for (worker, live) in &mut self.live {
             if worker.slot == a {

@@ -32,7 +32,7 @@ fn all_differ(prints: &[Fingerprint]) {
 macro_rules! types {
     ($($module:ident { $($code:tt)* })*) => {$(
         mod $module {
-            #![allow(dead_code)]
+            #![allow(dead_code)] // types are traced here, never made
             use super::*;
             $($code)*
         }

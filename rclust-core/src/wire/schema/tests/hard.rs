@@ -1,6 +1,6 @@
 //! Types that resist.
 
-#![allow(dead_code)]
+#![allow(dead_code)] // types are traced here, never made
 
 use super::*;
 

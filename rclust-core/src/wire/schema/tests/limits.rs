@@ -1,6 +1,6 @@
 //! Large types.
 
-#![allow(dead_code)]
+#![allow(dead_code)] // types are traced here, never made
 
 use super::*;
 
