@@ -399,6 +399,11 @@ impl Endpoint {
         self.pending.lock().died(peer, taken, reason);
     }
 
+    /// Whether this slot's lane is known to be spoilt, and not in order again.
+    pub(crate) fn distrusts(&self, peer: Slot) -> bool {
+        self.lanes.read().get(&peer).is_some_and(|lane| lane.is_distrusted())
+    }
+
     /// The process on the other side of a lane is dead. What it spoilt there is put in order before the next one looks: the
     /// supervisor's own counts are the truth, and it alone does this.
     pub(crate) fn repair(&self, peer: Slot) {

@@ -102,6 +102,16 @@ impl Supervise {
         }
     }
 
+    /// A lane of this process's own is spoilt: its worker did it, unless that is dead and its lane in order again. If it is dead, and
+    /// the lane was found spoilt too late for the repair that follows a death, it is repaired now, before a successor has it.
+    pub(crate) fn corrupt_here(&mut self, me: Slot, slot: Slot) {
+        let Some(own) = self.own(me).filter(|own| own.distrusts(slot)) else { return };
+        match self.current(slot) {
+            Some(worker) => self.distrust(worker, "its mailbox ring to the supervisor is corrupt".to_owned()),
+            None => own.repair(slot),
+        }
+    }
+
     /// A lane between two workers is spoilt. Both could write there, so who of the two did it cannot be known, and one who says so
     /// may lie: the lane is renewed. But whoever has part in two spoilt lanes, with different peers, is what they have in common.
     fn corrupt_between(&mut self, reporter: WorkerId, peer: Slot) {

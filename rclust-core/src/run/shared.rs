@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Perform(Action),
     /// A reply port of the body's, or a probe's, is in a message of `writer` to `reader`.
     Track { asker: Slot, reader: Slot, writer: Slot, end: u64 },
+    /// The lane of an endpoint in this process (`me`) with a slot is spoilt.
+    Corrupt { me: Slot, slot: Slot },
     /// A slot's worker did what no worker of ours does.
     Distrust { slot: Slot, error: String },
     /// A test has dropped the inbox of a probe.
@@ -226,10 +228,7 @@ impl Upstream for InCluster {
     }
 
     fn corrupt(&self, peer: Slot) {
-        self.shared.command(Command::Distrust {
-            slot: peer,
-            error: "its mailbox ring to the supervisor is corrupt".to_owned(),
-        });
+        self.shared.command(Command::Corrupt { me: self.me, slot: peer });
     }
 
     fn attach(&self, tag: Tag, large: bool, fds: &[BorrowedFd<'_>]) -> Result<(), NotAttached> {

@@ -468,6 +468,7 @@ impl Supervise {
                 let _ = crashed.send(worker);
             }
             Command::Troubled { address, text } => self.story(Story::Troubled { address, text }),
+            Command::Corrupt { me, slot } => self.corrupt_here(me, slot),
             Command::Distrust { slot, error } => {
                 if let Some(worker) = self.current(slot) {
                     self.distrust(worker, error);
