@@ -175,8 +175,8 @@ fn meddle(model: &mut Model, (what, whom, how): Step) {
         2 => Request::DeleteChild { supervisor, name },
         3 => Request::StartCopy { supervisor, launch: 9 },
         4 => Request::Resize { supervisor, size: u32::from(how % 5) },
-        5 => Request::Reload { slot: pick(&all, how).unwrap_or(Slot::SUPERVISOR) },
-        6 => Request::Reload { slot: supervisor },
+        5 => Request::Reload { slot: pick(&all, how).unwrap_or(Slot::SUPERVISOR), surge: 1 },
+        6 => Request::Reload { slot: supervisor, surge: u32::from(how % 3) },
         7 => {
             let seed = Seed::Node(how, what, whom, vec![Seed::Worker(whom, how)]);
             let child = child(["new", "c0"][usize::from(how % 2)], &seed, AutoShutdown::Never, 6);

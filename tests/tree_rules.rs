@@ -421,7 +421,7 @@ fn members_stand_beside_their_pool() {
 fn a_reload_has_the_new_one_ready_before_the_old_one_goes() {
     let mut s = Script::one_for_one().intensity(0, secs(1)).child("a", Permanent).started();
     let (slot, old) = (s.slot("a"), s.worker("a"));
-    s.calls(Request::Reload { slot }).expect(&["start a"]);
+    s.calls(Request::Reload { slot, surge: 1 }).expect(&["start a"]);
     assert_eq!(s.state("a"), Some(State::Up(old)));
     s.ready("a").expect(&["retire a"]);
     let new = s.worker("a");
@@ -436,16 +436,17 @@ fn a_reload_has_the_new_one_ready_before_the_old_one_goes() {
 fn a_retired_one_that_stays_is_killed() {
     let mut s = Script::one_for_one().child("a", Permanent).started();
     let slot = s.slot("a");
-    s.calls(Request::Reload { slot }).ready("a").expect(&["start a", "retire a"]);
+    s.calls(Request::Reload { slot, surge: 1 }).ready("a").expect(&["start a", "retire a"]);
     s.at(secs(5)).expect(&["kill a"]);
 }
 
 #[test]
-fn a_second_reload_kills_the_retired_one_and_waits_for_its_end() {
+fn a_second_reload_waits_for_the_end_of_the_retired_one() {
     let mut s = Script::one_for_one().child("a", Permanent).started();
     let (slot, first) = (s.slot("a"), s.worker("a"));
-    s.calls(Request::Reload { slot }).ready("a").expect(&["start a", "retire a"]);
-    s.calls(Request::Reload { slot }).expect(&["kill a"]);
+    s.calls(Request::Reload { slot, surge: 1 }).ready("a").expect(&["start a", "retire a"]);
+    s.calls(Request::Reload { slot, surge: 1 }).expect_nothing();
+    s.at(secs(5)).expect(&["kill a"]);
     s.model.exits(first, killed());
     s.expect(&["start a"]).ready("a").expect(&["retire a"]);
     assert!(matches!(s.answer(), Some(Answer::Started(_))));
@@ -455,7 +456,7 @@ fn a_second_reload_kills_the_retired_one_and_waits_for_its_end() {
 fn a_reload_that_fails_leaves_the_old_one_alone() {
     let mut s = Script::one_for_one().intensity(0, secs(1)).child("a", Permanent).started();
     let (slot, old) = (s.slot("a"), s.worker("a"));
-    s.calls(Request::Reload { slot }).exits("a", error()).expect(&["start a"]);
+    s.calls(Request::Reload { slot, surge: 1 }).exits("a", error()).expect(&["start a"]);
     s.expect_refused(Refusal::Failed(error()));
     assert_eq!(s.state("a"), Some(State::Up(old)));
 }
@@ -464,7 +465,7 @@ fn a_reload_that_fails_leaves_the_old_one_alone() {
 fn if_the_old_one_dies_the_one_that_starts_takes_its_place() {
     let mut s = Script::one_for_all().intensity(1, secs(9)).child("a", Permanent).child("b", Permanent).started();
     let (slot, old) = (s.slot("a"), s.worker("a"));
-    s.calls(Request::Reload { slot }).expect(&["start a"]);
+    s.calls(Request::Reload { slot, surge: 1 }).expect(&["start a"]);
     s.model.exits(old, error());
     s.expect_nothing();
     s.exits("a", error());
@@ -475,17 +476,39 @@ fn if_the_old_one_dies_the_one_that_starts_takes_its_place() {
 #[test]
 fn a_node_is_reloaded_one_worker_after_the_other() {
     let mut s = Script::pool(3).started();
-    s.calls(Request::Reload { slot: ROOT }).expect(&["start web[0]"]);
+    s.calls(Request::Reload { slot: ROOT, surge: 1 }).expect(&["start web[0]"]);
     s.ready("web[0]").expect(&["retire web[0]", "start web[1]"]);
     s.exits("web[1]", error()).expect_nothing();
     s.expect_refused(Refusal::Failed(error()));
 }
 
 #[test]
+fn a_retired_one_that_has_no_deadline_is_killed_by_the_next_reload() {
+    let mut s = Script::one_for_one().child("a", Permanent).with(|a| a.shutdown = Shutdown::Infinity).started();
+    let slot = s.slot("a");
+    s.calls(Request::Reload { slot, surge: 1 }).ready("a").expect(&["start a", "retire a"]);
+    s.calls(Request::Reload { slot, surge: 1 }).expect(&["kill a"]);
+}
+
+#[test]
+fn with_a_surge_so_many_are_replaced_at_a_time() {
+    let mut s = Script::pool(4).started();
+    s.calls(Request::Reload { slot: ROOT, surge: 2 }).expect(&["start web[0]", "start web[1]"]);
+    s.ready("web[1]").expect(&["retire web[1]", "start web[2]"]);
+    // The first failure is the answer; what has begun goes on, and nothing more begins.
+    s.exits("web[0]", error()).expect_nothing();
+    s.expect_refused(Refusal::Failed(error()));
+    s.ready("web[2]").expect(&["retire web[2]"]);
+    s.expect_nothing();
+    s.calls(Request::Reload { slot: ROOT, surge: 9 });
+    s.expect(&["start web[0]", "start web[3]"]);
+}
+
+#[test]
 fn the_end_waits_for_the_retired() {
     let mut s = Script::one_for_one().child("a", Permanent).started();
     let (slot, old) = (s.slot("a"), s.worker("a"));
-    s.calls(Request::Reload { slot }).ready("a");
+    s.calls(Request::Reload { slot, surge: 1 }).ready("a");
     s.happens(Event::Stop).exits("a", ExitReason::Shutdown);
     assert!(s.end().is_none());
     s.model.exits(old, ExitReason::Shutdown);

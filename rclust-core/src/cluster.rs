@@ -50,7 +50,7 @@ impl Cluster {
     /// # Errors
     /// [`LookupError`]: no such path, a worker's path, other messages.
     pub fn pool<V: Worker>(&self, path: &str) -> Result<PoolRef<V::Msg>, LookupError> {
-        pool_ref::pool(&self.root.endpoint, path)
+        Ok(pool_ref::pool(&self.root.endpoint, path)?.within(self.root.shared.clone()))
     }
 
     /// What workers send to the supervisor's body ([`Context::supervisor`](crate::Context::supervisor)). There is one queue:
@@ -149,7 +149,7 @@ impl<M: Message> Inbox<M> {
     /// Dropped before completion, no message is lost.
     pub async fn next(&mut self) -> (Slot, M) {
         let mut receiver = self.receiver.lock().await;
-        let receiver = receiver.get_or_insert_with(|| Receiver::new(self.endpoint.clone(), None));
+        let receiver = receiver.get_or_insert_with(|| Receiver::new(self.endpoint.clone()));
         loop {
             let from = receiver.next().await;
             let decoded = match receiver.is_heavy() {
@@ -162,7 +162,7 @@ impl<M: Message> Inbox<M> {
             }
             receiver.done();
             match decoded {
-                Ok(message) => return (from, message),
+                Ok(message) => return (from.place(), message),
                 Err(error) => {
                     tracing::warn!(target: "rclust::supervisor", slot = from.0, %error, "a message to the supervisor cannot be decoded");
                 }

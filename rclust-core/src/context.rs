@@ -32,7 +32,6 @@ pub(crate) struct Facts {
     pub(crate) index: usize,
     pub(crate) attempt: u32,
     pub(crate) previous: Option<ExitReason>,
-    pub(crate) again: Option<(Slot, u32)>,
 }
 
 /// What a worker is given. `Context` alone is that of the body of `#[cluster::main] async fn main(cx: cluster::Context)`.

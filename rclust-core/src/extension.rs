@@ -53,6 +53,13 @@ pub enum Event {
         /// Who.
         worker: WorkerId,
     },
+    /// A reload has replaced it by another, which is ready. It drains next.
+    Replaced {
+        /// Who was.
+        worker: WorkerId,
+        /// Who is.
+        by: WorkerId,
+    },
     /// It is about to be asked to stop: nothing new for it. It hears of the stop when the extension has answered (it gives
     /// up what nobody took, and lets what was taken begin), or after 250 ms.
     Draining {

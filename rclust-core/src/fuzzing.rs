@@ -15,7 +15,7 @@ use crate::mailbox::lane::{Lane, Layout};
 use crate::mailbox::ring::{HEADER, Need, Place, Reader, Writer};
 use crate::mailbox::switchboard::{Fate, Switchboard};
 use crate::sys::memory::{self, Mapping};
-use crate::wire::control::{End, ToSupervisor, ToWorker};
+use crate::wire::control::{End, Part, ToSupervisor, ToWorker};
 use crate::wire::frame::{self, Decoder, HEAD};
 
 /// What may be beside the records of a ring here.
@@ -253,13 +253,13 @@ const DIES: Slot = Slot(2);
 impl House {
     fn new() -> House {
         let board = Switchboard::default();
-        let (parts, _) = board.open(STAYS, DIES).expect("a lane");
+        let (parts, _) = board.open(STAYS, DIES, Part::Whole).expect("a lane");
         let layout = Layout::new(parts.sizes).expect("a layout");
         House { board, layout, map: Mapping::new(parts.memory, layout.len()).expect("a mapping") }
     }
 
     fn lane(&self, me: Slot, peer: Slot) -> std::io::Result<Lane> {
-        Lane::open(self.board.open(me, peer)?.0)
+        Lane::open(&self.board.open(me, peer, Part::Whole)?.0)
     }
 }
 
@@ -306,7 +306,7 @@ pub fn settle(data: &[u8]) {
             stays.distrust();
         }
         let (again, empty) = (how & 32 != 0, how & 64 != 0);
-        for left in board.process_died(DIES, Fate { again: &mut |_, _| again, empty }) {
+        for left in board.process_died(DIES, true, Fate { again: &mut |_, _| again, empty }) {
             assert!(left.peer == STAYS && left.dead.iter().all(|dead| dead.bytes.len() <= rings[0].largest_payload()));
             assert!(left.dead.len() <= rings[0].capacity / 8, "more than a ring holds");
         }

@@ -16,6 +16,20 @@ pub struct Slot(pub u32);
 impl Slot {
     /// The supervisor process, which is also the root of the tree.
     pub const SUPERVISOR: Slot = Slot(0);
+
+    /// Says that this is a slot's second seat. No tree has so many slots; tests' probes have this bit and the one above.
+    const SECOND: u32 = 1 << 30;
+
+    /// A slot has two *seats*, from which its process writes to others: while a reload replaces it, its successor writes from the
+    /// other one. Messages are sent to the slot; answers go to the seat that asked. The first seat has the slot's own number.
+    pub(crate) fn other_seat(self) -> Slot {
+        Slot(self.0 ^ Slot::SECOND)
+    }
+
+    /// The slot that this is, or whose seat this is.
+    pub(crate) fn place(self) -> Slot {
+        if self.0 >> 30 == 1 { self.other_seat() } else { self }
+    }
 }
 
 impl fmt::Display for Slot {

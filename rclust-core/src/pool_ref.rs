@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 
-use crate::error::{AskError, LookupError, SendError};
+use crate::error::{AskError, LookupError, ManageError, SendError};
 use crate::id::Slot;
 use crate::mailbox::endpoint::{Endpoint, Located};
 use crate::reply::{Ask, Reply};
+use crate::run::shared::Shared;
+use crate::supervisor_ref::SupervisorRef;
+use crate::tree::event::Refusal;
 use crate::wire::control::Found;
 use crate::worker::Message;
 use crate::worker_ref::{self, WorkerRef};
@@ -61,6 +64,8 @@ pub struct PoolRef<M> {
     known: Arc<Mutex<Known<M>>>,
     turn: Arc<AtomicUsize>,
     route: Route,
+    /// In the supervisor's process.
+    cluster: Option<Arc<Shared>>,
     _message: PhantomData<fn(M)>,
 }
 
@@ -73,6 +78,7 @@ impl<M> Clone for PoolRef<M> {
             known: self.known.clone(),
             turn: self.turn.clone(),
             route: self.route,
+            cluster: self.cluster.clone(),
             _message: PhantomData,
         }
     }
@@ -101,6 +107,33 @@ impl<M: Message> PoolRef<M> {
             *known = Known { version, refs };
         }
         known.refs.clone()
+    }
+
+    /// Replaces the pool's workers one after the other, in the supervisor's process: see
+    /// [`SupervisorRef::reload`](crate::SupervisorRef::reload).
+    ///
+    /// # Errors
+    /// As there; in a worker it is refused.
+    /// # Cancel safety
+    /// Dropped before completion, the reload goes on.
+    pub async fn reload(&self) -> Result<(), ManageError> {
+        let refused = |refusal| ManageError::Refused {
+            supervisor: self.path.to_string(),
+            child: "reload".to_owned(),
+            refusal,
+        };
+        let shared = self.cluster.clone().ok_or_else(|| {
+            let text = "only the supervisor's program can order a reload: send it a message that asks for one";
+            refused(Refusal::Bad(text.to_owned()))
+        })?;
+        let slot = shared.directory.read().nodes.get(&*self.path).copied();
+        let slot = slot.ok_or_else(|| refused(Refusal::NotFound))?;
+        SupervisorRef { shared, endpoint: self.endpoint.clone(), slot, name: self.path.to_string() }.reload().await
+    }
+
+    /// In the supervisor's process.
+    pub(crate) fn within(self, cluster: Arc<Shared>) -> PoolRef<M> {
+        PoolRef { cluster: Some(cluster), ..self }
     }
 
     /// The same pool, with another way of choosing who gets a message.
@@ -224,6 +257,7 @@ pub(crate) fn pool<M: Message>(endpoint: &Arc<Endpoint>, path: &str) -> Result<P
         known: Arc::new(Mutex::new(Known { version: 0, refs: refs? })),
         turn: Arc::default(),
         route: Route::Turn,
+        cluster: None,
         _message: PhantomData,
     })
 }

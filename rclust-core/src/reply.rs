@@ -102,7 +102,7 @@ impl Remote {
     fn say(&self, what: u32, text: &[u8]) {
         let mut bytes = self.head(text.len());
         bytes.extend(text);
-        if self.asker.slot == self.endpoint.me().slot {
+        if self.asker.slot == self.endpoint.seat() {
             return self.endpoint.settle(self.asker.slot, what, &bytes, Vec::new());
         }
         // No lane: the asker is gone for good, and nobody waits.
@@ -120,7 +120,7 @@ impl Remote {
                 Some(Departed::Theirs(_)) | None => {}
             }
         }
-        let to_self = self.asker.slot == self.endpoint.me().slot;
+        let to_self = self.asker.slot == self.endpoint.seat();
         if to_self && aside.sockets.is_empty() {
             let mut bytes = self.head(value.len());
             bytes.extend(value);
@@ -384,7 +384,7 @@ async fn run<T: DeserializeOwned>(question: Question, limit: Duration) -> Result
                 outcome = receiver.try_recv().ok();
                 outcome.is_some()
             };
-            endpoint.linger_for_answer(&lane, come).await;
+            endpoint.linger_for_answer(&endpoint.answering(&lane), come).await;
             if let Some(outcome) = outcome {
                 return Ok(outcome);
             }

@@ -163,6 +163,53 @@ impl SupervisorRef {
         let size = size as u32;
         self.call("resize", Request::Resize { supervisor: self.slot, size }, Vec::new()).await.map(drop)
     }
+
+    /// Replaces every worker below this supervisor by a fresh incarnation, one after the other: the new one is ready before the old
+    /// one is asked to go. The old one finishes the message that it has in hand, gives its mailbox over, and drains by its
+    /// child's deadline; messages that wait are handled by the new one, in order. A reload is no death: no strategy applies,
+    /// nothing is counted, nobody's `on_down` is called.
+    ///
+    /// It runs the program that stands *now* at the path that this one was called by ([`Settings::program`](crate::Settings::program)); once
+    /// a worker is ready with it, so do that slot's restarts. A program whose messages or arguments have other types is refused
+    /// (to change those, stop the cluster and start it). SIGHUP reloads the whole tree.
+    ///
+    /// `Ok` says that every new one is ready; old ones may still drain. Two incarnations that live side by side send each in their own
+    /// order, as two senders do. A worker that is down or waits for a restart is left as it is.
+    ///
+    /// # Errors
+    /// The first new worker that fails to become ready ends the reload: its old one, and those whose turn had not come, go on as
+    /// they are. Or the tree is stopping.
+    /// # Cancel safety
+    /// Dropped before completion, the reload goes on.
+    pub async fn reload(&self) -> Result<(), ManageError> {
+        self.reload_by(1).await
+    }
+
+    /// The same, with up to `surge` workers being replaced at a time; 0 is 1.
+    ///
+    /// # Errors
+    /// As [`SupervisorRef::reload`]; with the first failure no further one is begun.
+    /// # Cancel safety
+    /// Dropped before completion, the reload goes on.
+    pub async fn reload_by(&self, surge: usize) -> Result<(), ManageError> {
+        let surge = u32::try_from(surge).unwrap_or(u32::MAX);
+        self.call("reload", Request::Reload { slot: self.slot, surge }, Vec::new()).await.map(drop)
+    }
+
+    /// The same for one worker below this supervisor, by its path from here: `"sum"`, `"web[2]"`.
+    ///
+    /// # Errors
+    /// As [`SupervisorRef::reload`]; or there is no such worker, or it is not up.
+    /// # Cancel safety
+    /// Dropped before completion, the reload goes on.
+    pub async fn reload_child(&self, name: &str) -> Result<WorkerId, ManageError> {
+        let path = if self.name.is_empty() { name.to_owned() } else { format!("{}/{name}", self.name) };
+        let slot = self.shared.directory.read().workers.get(&path).map(|found| found.slot);
+        let refused = |refusal| ManageError::Refused { supervisor: self.shown(), child: name.to_owned(), refusal };
+        let slot = slot.ok_or_else(|| refused(Refusal::NotFound))?;
+        let answer = self.call(name, Request::Reload { slot, surge: 1 }, Vec::new()).await?;
+        started(answer).ok_or_else(|| refused(Refusal::NotRunning))
+    }
 }
 
 fn started(answer: Answer) -> Option<WorkerId> {

@@ -38,6 +38,8 @@ pub(crate) enum Story {
     DeadLetter { worker: WorkerId, name: String, bytes: usize, reason: String },
     /// An operator's signal.
     Signal { name: &'static str, meaning: &'static str },
+    /// What became of a reload that a signal ordered.
+    Reload { text: String },
     /// The tree has ended.
     Ended { text: String },
     /// So many stories were not told, because the main thread was busy.
@@ -116,6 +118,7 @@ impl Story {
                 tracing::warn!(target: TARGET, slot = worker.slot.0, incarnation = worker.incarnation.0, name, bytes, reason, "dead letter");
             }
             Story::Signal { name, meaning } => tracing::info!(target: TARGET, signal = name, meaning, "signal"),
+            Story::Reload { text } => tracing::info!(target: TARGET, text, "reload"),
             Story::Ended { text } => tracing::info!(target: TARGET, text, "ended"),
             Story::Missed { stories } => tracing::warn!(target: TARGET, stories, "missed"),
         }
@@ -147,6 +150,7 @@ impl Story {
                 format!("{name}: a message of {bytes} bytes is dead: {reason}")
             }
             Story::Signal { name, meaning } => format!("{name}: {meaning}"),
+            Story::Reload { text } => format!("reload: {text}"),
             Story::Ended { text } => format!("the cluster has ended: {text}"),
             Story::Missed { stories } => format!("{stories} events were not told: the main thread was busy"),
         }

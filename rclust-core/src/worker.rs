@@ -119,6 +119,7 @@ pub struct Role {
     pub(crate) name: fn() -> &'static str,
     pub(crate) takes: fn() -> &'static str,
     pub(crate) schema: fn() -> u64,
+    pub(crate) args: fn() -> u64,
     pub(crate) play: fn(Life) -> Pin<Box<dyn Future<Output = Ending>>>,
 }
 
@@ -132,6 +133,7 @@ impl Role {
             name: type_name::<W>,
             takes: type_name::<W::Msg>,
             schema: schema::of::<W::Msg>,
+            args: schema::of::<W::Args>,
             play: |life| Box::pin(work::play::<W>(life)),
         }
     }

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
@@ -67,6 +67,7 @@ pub(crate) struct Control {
     waiting: Mutex<Option<HashMap<u64, Then>>>,
     next: AtomicU64,
     stop: watch::Sender<Option<Stop>>,
+    asked: AtomicBool,
     downs: Mutex<Option<tokio::sync::mpsc::UnboundedSender<PeerDown>>>,
     watched: Mutex<HashMap<u64, Slot>>,
     /// Whether the first listener makes this worker ready (else `start` does, by returning).
@@ -85,6 +86,7 @@ impl Control {
             waiting: Mutex::new(Some(HashMap::new())),
             next: AtomicU64::new(1),
             stop: watch::channel(None).0,
+            asked: AtomicBool::new(false),
             downs: Mutex::default(),
             watched: Mutex::default(),
             ready_by_listening,
@@ -97,6 +99,12 @@ impl Control {
         if let Err(error) = self.writer.send(word) {
             tracing::debug!(%error, "the control lane cannot be written");
         }
+    }
+
+    /// Whether an order to stop has come.
+    #[inline]
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// Changes when an order to stop comes.
@@ -200,19 +208,20 @@ impl Control {
     ) -> io::Result<()> {
         match word {
             ToWorker::Boot(_) => return Err(io::Error::other("a second boot message")),
-            ToWorker::Lane { peer, end, sizes, generation, fresh } => {
-                let mut fds = fds.into_iter();
-                let (Some(memory), Some(bell)) = (fds.next(), fds.next()) else {
+            ToWorker::Lane { me, peer, part, end, bells, sizes, generation, fresh } => {
+                let mut fds = fds.into_iter().map(Arc::new);
+                let memory = fds.next();
+                let bells: Vec<_> = fds.by_ref().take(bells as usize).collect();
+                let (Some(memory), false) = (memory, bells.is_empty()) else {
                     return Err(io::Error::other("a lane without descriptors"));
                 };
-                let ringer = fds.next().map(Arc::new);
-                let (memory, bell) = (Arc::new(memory), Arc::new(bell));
-                let parts = Parts { peer, end, sizes, memory, bell, ringer, generation, fresh };
+                let ringer = fds.next();
+                let parts = Parts { me, peer, part, end, sizes, memory, bells, ringer, generation, fresh };
                 match endpoint.add(parts) {
                     Ok(_) => {}
                     // Spoilt by a predecessor or the peer: that lane is of no use, the others are.
                     Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                        self.say(&ToSupervisor::CorruptLane { peer });
+                        self.say(&ToSupervisor::CorruptLane { me, peer, generation });
                     }
                     Err(error) => return Err(error),
                 }
@@ -226,9 +235,10 @@ impl Control {
                 }
             }
             ToWorker::Stop { why, deadline } => self.order_stop(Stop { why, deadline }),
-            ToWorker::PeerDown { worker, name, taken, reason, watched } => {
+            ToWorker::Current { again } => endpoint.set_again(again),
+            ToWorker::PeerDown { worker, seat, name, taken, reason, watched } => {
                 if let Some(taken) = taken {
-                    endpoint.peer_died(worker.slot, taken, &reason);
+                    endpoint.peer_died(worker.slot, seat, taken, &reason);
                 }
                 if watched {
                     self.fire(&PeerDown { worker, name, reason });
@@ -251,6 +261,7 @@ impl Control {
     }
 
     fn order_stop(&self, stop: Stop) {
+        self.asked.store(true, Ordering::Relaxed);
         self.stop.send_if_modified(|current| {
             let first = current.is_none();
             if first {
@@ -283,8 +294,8 @@ impl Upstream for ThroughControl {
         }
     }
 
-    fn corrupt(&self, peer: Slot) {
-        self.0.say(&ToSupervisor::CorruptLane { peer });
+    fn corrupt(&self, me: Slot, peer: Slot, generation: u32) {
+        self.0.say(&ToSupervisor::CorruptLane { me, peer, generation });
     }
 
     fn attach(&self, tag: Tag, large: bool, fds: &[BorrowedFd<'_>]) -> Result<(), NotAttached> {

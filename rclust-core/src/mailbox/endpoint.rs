@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -29,10 +29,13 @@ use crate::pool_ref::Members;
 use crate::socket::SOCKETS;
 use crate::sys::memory::Sealed;
 use crate::sys::readiness;
-use crate::wire::control::{Found, Ring};
+use crate::wire::control::{Found, Part, Ring};
 
 /// After this long without use a ring's pages are given back.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// How long a broken doorbell may be one that is being renewed.
+const RENEWAL: Duration = Duration::from_secs(2);
 
 /// Replies handled before others get a turn.
 const TURN: usize = 256;
@@ -43,8 +46,8 @@ pub(crate) trait Upstream: Send + Sync {
     fn open(&self, peer: Slot) -> Result<Option<Parts>, String>;
     /// What a path names.
     fn find(&self, path: &str) -> Result<Located, LookupError>;
-    /// The peer's ring is corrupt.
-    fn corrupt(&self, peer: Slot);
+    /// The peer's ring in the lane with `me` is corrupt, as of this generation of the lane.
+    fn corrupt(&self, me: Slot, peer: Slot, generation: u32);
     /// Hands over what goes beside the record that this side is about to commit. Never waits.
     fn attach(&self, tag: Tag, large: bool, fds: &[BorrowedFd<'_>]) -> Result<(), NotAttached>;
     /// Waits after [`NotAttached::Crowded`].
@@ -72,10 +75,18 @@ pub(crate) enum Located {
 /// One process in the cluster (or, in tests, one thread that plays one).
 pub(crate) struct Endpoint {
     me: WorkerId,
+    /// Where this process writes from.
+    seat: Slot,
     name: String,
     runtime: Handle,
     upstream: Box<dyn Upstream>,
     lanes: RwLock<HashMap<Slot, Arc<Lane>>>,
+    /// The lanes where this process reads its slot's messages, and writes nothing: it does that from another seat.
+    inboxes: RwLock<HashMap<Slot, Arc<Lane>>>,
+    /// A message that is delivered again, whose delivery has not begun: in whose lane, and how often it was delivered.
+    again: Mutex<Option<(Slot, u32)>>,
+    /// It has been replaced, and reads no more messages.
+    gave_up: AtomicBool,
     /// Serializes the opening of lanes, and their being added.
     opening: Mutex<()>,
     adding: Mutex<()>,
@@ -84,6 +95,8 @@ pub(crate) struct Endpoint {
     unrung: Mutex<Vec<Arc<Lane>>>,
     ring: Notify,
     pending: Mutex<Pending>,
+    /// Counts the times that answers came.
+    answered: AtomicU64,
     /// Pools that were looked up here.
     pools: Mutex<HashMap<String, Arc<Members>>>,
     ready: AtomicBool,
@@ -124,12 +137,27 @@ pub(crate) fn is_seated() -> bool {
 impl Endpoint {
     /// Makes the process's endpoint. Its tasks run on `runtime`.
     pub(crate) fn new(me: WorkerId, name: String, runtime: Handle, upstream: Box<dyn Upstream>) -> Arc<Endpoint> {
+        Endpoint::seated(me, me.slot, name, runtime, upstream)
+    }
+
+    /// The same for a process that writes from this seat of its slot.
+    pub(crate) fn seated(
+        me: WorkerId,
+        seat: Slot,
+        name: String,
+        runtime: Handle,
+        upstream: Box<dyn Upstream>,
+    ) -> Arc<Endpoint> {
         let endpoint = Arc::new(Endpoint {
             me,
+            seat,
             name,
             runtime,
             upstream,
             lanes: RwLock::default(),
+            inboxes: RwLock::default(),
+            again: Mutex::default(),
+            gave_up: AtomicBool::new(false),
             opening: Mutex::new(()),
             adding: Mutex::new(()),
             active: Mutex::default(),
@@ -137,6 +165,7 @@ impl Endpoint {
             unrung: Mutex::default(),
             ring: Notify::new(),
             pending: Mutex::default(),
+            answered: AtomicU64::new(0),
             pools: Mutex::default(),
             ready: AtomicBool::new(false),
             cut: RwLock::new(false),
@@ -154,6 +183,39 @@ impl Endpoint {
     /// Who this is.
     pub(crate) fn me(&self) -> WorkerId {
         self.me
+    }
+
+    /// Where it writes from.
+    pub(crate) fn seat(&self) -> Slot {
+        self.seat
+    }
+
+    /// Whom answers to its questions are for.
+    pub(crate) fn asker(&self) -> WorkerId {
+        WorkerId { slot: self.seat, incarnation: self.me.incarnation }
+    }
+
+    /// The first message that it reads has been delivered before.
+    pub(crate) fn set_again(&self, again: Option<(Slot, u32)>) {
+        *self.again.lock() = again;
+    }
+
+    /// That, once.
+    pub(crate) fn take_again(&self) -> Option<(Slot, u32)> {
+        self.again.lock().take()
+    }
+
+    /// Reads no more of its slot's messages, for good: what was taken is done, and a successor goes on.
+    pub(crate) fn give_up_reading(&self) {
+        // Behind lanes that are being added, which know of it then.
+        let _one = self.adding.lock();
+        self.gave_up.store(true, Ordering::Release);
+        self.lanes.read().values().for_each(|lane| lane.give_up_reading());
+        for (_, lane) in self.inboxes.write().drain() {
+            lane.give_up_reading();
+            lane.close();
+        }
+        self.active.lock().clear();
     }
 
     /// The path of this slot.
@@ -206,6 +268,7 @@ impl Endpoint {
         // Behind those that were being added.
         let _one = self.adding.lock();
         self.lanes.read().values().for_each(|lane| lane.cut());
+        self.inboxes.read().values().for_each(|lane| lane.cut());
         self.was_cut.notify_one();
     }
 
@@ -307,13 +370,15 @@ impl Endpoint {
     pub(crate) fn add(self: &Arc<Self>, parts: Parts) -> io::Result<Arc<Lane>> {
         let peer = parts.peer;
         let _one = self.adding.lock();
-        let known = self.lanes.read().get(&peer).cloned();
+        let lanes = if parts.part == Part::Inbox { &self.inboxes } else { &self.lanes };
+        let known = lanes.read().get(&peer).cloned();
         if let Some(lane) = known.clone().filter(|lane| lane.generation() >= parts.generation) {
             return Ok(lane);
         }
         if *self.cut.read() {
             return Err(io::Error::other("this worker was declared dead"));
         }
+        let renewed = known.is_some();
         let lane = match known {
             Some(lane) => {
                 if parts.fresh {
@@ -322,27 +387,42 @@ impl Endpoint {
                 lane.renew(&parts)?;
                 lane
             }
-            None => {
-                let lane = Arc::new(Lane::open(parts)?);
-                self.lanes.write().insert(peer, lane.clone());
-                lane
-            }
+            None => Arc::new(Lane::open(&parts)?),
         };
-        let bell = {
-            let _runtime = self.runtime.enter();
-            readiness::register_readable(lane.bell())?
-        };
-        background::spawn_on(&self.runtime, answer_bell(self.clone(), lane.clone(), bell));
+        if self.gave_up.load(Ordering::Acquire) {
+            lane.give_up_reading();
+        }
+        lanes.write().insert(peer, lane.clone());
+        for bell in parts.bells {
+            let bell = {
+                let _runtime = self.runtime.enter();
+                readiness::register_readable(bell)?
+            };
+            background::spawn_on(&self.runtime, answer_bell(self.clone(), lane.clone(), bell));
+        }
         self.activate(&lane);
+        if renewed {
+            // Who waits on the other side may have been rung at a doorbell that is no more.
+            lane.ring();
+        }
         Ok(lane)
     }
 
     /// Puts a lane on the receiver's list.
     fn activate(&self, lane: &Arc<Lane>) {
-        if !lane.active.swap(true, Ordering::AcqRel) {
+        if lane.reads() && !lane.active.swap(true, Ordering::AcqRel) {
             self.active.lock().push(lane.clone());
             self.activity.notify_one();
         }
+    }
+
+    /// The lane where the answers of a slot come: that of its seat.
+    pub(crate) fn answering(&self, lane: &Arc<Lane>) -> Arc<Lane> {
+        let lanes = self.lanes.read();
+        let other = lanes.get(&lane.peer.other_seat());
+        // Of two, the one that has been answered from last.
+        let newer = other.filter(|other| other.answered() > lane.answered());
+        newer.unwrap_or(lane).clone()
     }
 
     /// Moves the lanes that have (or may have) messages to `turn`.
@@ -385,18 +465,20 @@ impl Endpoint {
     }
 
     /// An incarnation of `reader` died, or its slot was given up; it had taken `writer`'s messages up to `taken`.
-    pub(crate) fn moved_died(&self, writer: Slot, reader: Slot, taken: u64, reason: &ExitReason) {
+    pub(crate) fn moved_died(&self, writer: Slot, reader: Slot, taken: (u64, u64), reason: &ExitReason) {
         self.pending.lock().moved_died(writer, reader, taken, reason);
     }
 
-    /// An incarnation of `peer` died; it had taken our messages up to `taken`.
-    pub(crate) fn peer_died(self: &Arc<Self>, peer: Slot, taken: u64, reason: &ExitReason) {
+    /// An incarnation of `peer` died; it had taken our messages behind and up to these.
+    pub(crate) fn peer_died(self: &Arc<Self>, peer: Slot, seat: Slot, taken: (u64, u64), reason: &ExitReason) {
         // What it had answered is answered, also if nobody has looked yet. A ring that it spoilt is found by its bell's task.
-        let lane = self.lanes.read().get(&peer).cloned();
+        let lane = self.lanes.read().get(&seat).cloned();
         if let Some(lane) = lane {
             while matches!(self.take_answers(&lane), Ok(false)) {}
         }
-        self.pending.lock().died(peer, taken, reason);
+        let mut pending = self.pending.lock();
+        pending.died(peer, taken, reason);
+        pending.seat_died(seat, reason);
     }
 
     /// Whether this slot's lane is known to be spoilt, and not in order again.
@@ -424,7 +506,8 @@ impl Endpoint {
     /// `peer` will never be filled again.
     pub(crate) fn peer_gone(&self, peer: Slot) {
         // References that still hold the lane find it closed; its memory and doorbell go with the last of them.
-        if let Some(lane) = self.lanes.write().remove(&peer) {
+        for lanes in [&self.lanes, &self.inboxes] {
+            let Some(lane) = lanes.write().remove(&peer) else { continue };
             lane.close();
             // Nobody may be reading the inbox: an empty lane must not wait there for a reader for ever. What the slot had
             // sent before it went is still read.
@@ -436,7 +519,7 @@ impl Endpoint {
 
     /// The cluster has ended: nothing can be sent any more.
     pub(crate) fn close(&self) {
-        let peers: Vec<Slot> = self.lanes.read().keys().copied().collect();
+        let peers: Vec<Slot> = self.lanes.read().keys().chain(self.inboxes.read().keys()).copied().collect();
         for peer in peers {
             self.peer_gone(peer);
         }
@@ -446,7 +529,7 @@ impl Endpoint {
     pub(crate) fn distrust(&self, lane: &Lane) {
         if lane.distrust() {
             self.pending.lock().spoilt(lane.peer);
-            self.upstream.corrupt(lane.peer);
+            self.upstream.corrupt(lane.me, lane.peer, lane.generation());
         }
     }
 
@@ -454,10 +537,13 @@ impl Endpoint {
     fn take_answers(self: &Arc<Self>, lane: &Lane) -> Result<bool, crate::mailbox::ring::Corrupt> {
         let mut answers = lane.answers.lock();
         let mut bytes = Vec::new();
-        for _ in 0..TURN {
+        for turn in 0..TURN {
             bytes.clear();
             match answers.take(&mut bytes)? {
                 Some(kind) => {
+                    if turn == 0 {
+                        lane.set_answered(self.answered.fetch_add(1, Ordering::Relaxed) + 1);
+                    }
                     let end = answers.taken();
                     let heavy = kind::descriptors(kind) > 0;
                     if (answers.done() || heavy) && answers.writer_waits() {
@@ -567,36 +653,38 @@ async fn ring_batches(endpoint: Arc<Endpoint>) {
     }
 }
 
-/// What one lane's doorbell wakes: its answers, its messages, its waiting senders, and the wish to release memory.
+/// What one of a lane's doorbells wakes: its answers, its messages, its waiting senders, and the wish to release memory.
 async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc<OwnedFd>>) {
     let mut released = 0;
     let mut release_at: Option<Instant> = None;
     let generation = lane.generation();
     loop {
         if lane.generation() != generation {
-            // Renewed: another task has the new doorbell.
+            // Renewed: other tasks have the new doorbells.
             return;
         }
-        let replied = || {
-            if sender::flush_replies(&endpoint, &lane)? && lane.replies.lock().writer.reader_sleeps() {
-                lane.ring();
-            }
-            Ok(())
-        };
-        let settled = match endpoint.take_answers(&lane).and_then(|settled| replied().map(|()| settled)) {
-            Ok(settled) => settled,
-            Err(_) => {
-                endpoint.distrust(&lane);
-                lane.repaired.notified().await;
+        if lane.writes() {
+            let replied = || {
+                if sender::flush_replies(&endpoint, &lane)? && lane.replies.lock().writer.reader_sleeps() {
+                    lane.ring();
+                }
+                Ok(())
+            };
+            let settled = match endpoint.take_answers(&lane).and_then(|settled| replied().map(|()| settled)) {
+                Ok(settled) => settled,
+                Err(_) => {
+                    endpoint.distrust(&lane);
+                    lane.repaired.notified().await;
+                    continue;
+                }
+            };
+            if !settled {
+                tokio::task::yield_now().await;
                 continue;
             }
-        };
-        if !settled {
-            tokio::task::yield_now().await;
-            continue;
-        }
-        if release_at.is_none() && lane.written().wrapping_sub(released) >= WORTH_RELEASING {
-            release_at = Some(Instant::now() + IDLE);
+            if release_at.is_none() && lane.written().wrapping_sub(released) >= WORTH_RELEASING {
+                release_at = Some(Instant::now() + IDLE);
+            }
         }
         let ready = async {
             match release_at {
@@ -605,9 +693,10 @@ async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc
             }
         };
         match ready.await {
-            Some(Ok(mut guard)) => match lane.hush() {
+            Some(Ok(mut guard)) => match lane.hush(bell.get_ref()) {
                 Ok(true) => guard.clear_ready(),
-                // The lane is given up: its last messages are still to be read. Or somebody shut the doorbell down.
+                // The lane is given up: its last messages are still to be read. Or it is being renewed. Or somebody shut the
+                // doorbell down.
                 Ok(false) | Err(_) => {
                     let cut = {
                         let mut inbox = lane.inbox.lock();
@@ -616,7 +705,7 @@ async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc
                         }
                         inbox.is_cut()
                     };
-                    if !cut && !lane.is_closed() && lane.generation() == generation {
+                    if !cut && !lane.is_closed() && !renewed(&lane, generation).await && !lane.is_closed() {
                         endpoint.distrust(&lane);
                     }
                     return;
@@ -635,4 +724,20 @@ async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc
         lane.room.notify_waiters();
         endpoint.activate(&lane);
     }
+}
+
+/// Whether a lane whose doorbell is broken is renewed: the word of it may come a moment after.
+async fn renewed(lane: &Lane, generation: u32) -> bool {
+    let renewal = async {
+        loop {
+            let told = lane.repaired.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            if lane.generation() != generation || lane.is_closed() {
+                return;
+            }
+            told.await;
+        }
+    };
+    tokio::time::timeout(RENEWAL, renewal).await.is_ok()
 }

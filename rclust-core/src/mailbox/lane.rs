@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
@@ -20,7 +20,7 @@ use crate::mailbox::linger::Luck;
 use crate::mailbox::ring::{Corrupt, HEADER, Place, Reader, Writer};
 use crate::sys::descriptors;
 use crate::sys::shared::Mapping;
-use crate::wire::control::{End, Ring, Sizes};
+use crate::wire::control::{End, Part, Ring, Sizes};
 
 /// Open asks in one lane; further ones wait until one has ended.
 pub(crate) const OPEN_ASKS: usize = 1024;
@@ -99,12 +99,15 @@ impl End {
 
 /// What a process needs to take part in a lane.
 pub(crate) struct Parts {
+    pub(crate) me: Slot,
     pub(crate) peer: Slot,
+    pub(crate) part: Part,
     pub(crate) end: End,
     pub(crate) sizes: Sizes,
     pub(crate) memory: Arc<OwnedFd>,
-    pub(crate) bell: Arc<OwnedFd>,
-    /// In a slot's lane to itself: the end that rings `bell`, which is the same one elsewhere.
+    /// One for each process on the other side.
+    pub(crate) bells: Vec<Arc<OwnedFd>>,
+    /// In a slot's lane to itself: the end that rings the first of them, which is the same one elsewhere.
     pub(crate) ringer: Option<Arc<OwnedFd>>,
     /// How often it was renewed.
     pub(crate) generation: u32,
@@ -112,11 +115,8 @@ pub(crate) struct Parts {
     pub(crate) fresh: bool,
 }
 
-/// The doorbell's own end, and the one that rings the other side.
-struct Bells {
-    own: Arc<OwnedFd>,
-    ringer: Arc<OwnedFd>,
-}
+/// The ends that ring the processes on the other side.
+type Ringers = Vec<Arc<OwnedFd>>;
 
 /// This side of the four rings.
 struct Rings {
@@ -134,8 +134,8 @@ impl Parts {
         let layout = Layout::new(self.sizes).ok_or_else(|| invalid(Corrupt("a lane's size")))?;
         let map = Arc::new(Mapping::new(self.memory.clone(), layout.len())?);
         let theirs = self.end.other();
-        // A slot's lane to itself is one ring, written and read by the same process.
-        let mine = if self.ringer.is_some() { theirs } else { self.end };
+        // A slot's lane to itself is one ring, written and read by the same slot.
+        let mine = if self.me == self.peer { theirs } else { self.end };
         let place = layout.messages_of(mine);
         let waiting = self.sizes.waiting[mine as usize];
         Ok(Rings {
@@ -148,8 +148,12 @@ impl Parts {
         })
     }
 
-    fn bells(&self) -> Bells {
-        Bells { own: self.bell.clone(), ringer: self.ringer.clone().unwrap_or_else(|| self.bell.clone()) }
+    fn ringers(&self) -> Ringers {
+        let mut ringers = self.bells.clone();
+        if let (Some(first), Some(ringer)) = (ringers.first_mut(), &self.ringer) {
+            *first = ringer.clone();
+        }
+        ringers
     }
 }
 
@@ -196,7 +200,13 @@ impl Batch {
 
 /// This process's side of one pair.
 pub(crate) struct Lane {
+    /// This side: the process's slot, or its seat.
+    pub(crate) me: Slot,
     pub(crate) peer: Slot,
+    /// Whether this process writes here (and reads the answers to its questions).
+    writes: AtomicBool,
+    /// Whether the messages here are this process's to read.
+    reads: AtomicBool,
     pub(crate) out: Mutex<Out>,
     pub(crate) replies: Mutex<Replies>,
     pub(crate) inbox: Mutex<Reader>,
@@ -212,7 +222,7 @@ pub(crate) struct Lane {
     pub(crate) repaired: Notify,
     inline: [usize; 2],
     largest: u64,
-    bells: RwLock<Bells>,
+    ringers: RwLock<Ringers>,
     generation: AtomicU32,
     /// Open asks; more than this wait.
     pub(crate) asks: Semaphore,
@@ -220,14 +230,18 @@ pub(crate) struct Lane {
     pub(crate) luck: Luck,
     /// Whether somebody waits awake for them: one does it for all.
     pub(crate) lingering: AtomicBool,
+    answered: AtomicU64,
 }
 
 impl Lane {
     /// Takes part in a lane.
-    pub(crate) fn open(parts: Parts) -> io::Result<Lane> {
+    pub(crate) fn open(parts: &Parts) -> io::Result<Lane> {
         let Rings { out, replies, inbox, answers, inline, largest } = parts.rings()?;
         Ok(Lane {
+            me: parts.me,
             peer: parts.peer,
+            writes: AtomicBool::new(parts.part != Part::Inbox),
+            reads: AtomicBool::new(parts.part != Part::Seat),
             out: Mutex::new(Out { writer: out, batch: Batch::default() }),
             replies: Mutex::new(Replies { writer: replies, batch: Batch::default(), waiting: VecDeque::new() }),
             inbox: Mutex::new(inbox),
@@ -239,11 +253,12 @@ impl Lane {
             repaired: Notify::new(),
             inline,
             largest,
-            bells: RwLock::new(parts.bells()),
+            ringers: RwLock::new(parts.ringers()),
             generation: AtomicU32::new(parts.generation),
             asks: Semaphore::new(OPEN_ASKS),
             luck: Luck::default(),
             lingering: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
         })
     }
 
@@ -266,17 +281,33 @@ impl Lane {
             *self.answers.lock() = rings.answers;
             self.distrusted.store(false, Ordering::Release);
             self.active.store(false, Ordering::Release);
+        } else if parts.part != Part::Seat && !self.reads() {
+            // Another process has read here: this one goes on where that one stopped.
+            *self.inbox.lock() = parts.rings()?.inbox;
         }
-        *self.bells.write() = parts.bells();
+        self.reads.store(parts.part != Part::Seat, Ordering::Release);
+        self.writes.store(parts.part != Part::Inbox, Ordering::Release);
+        *self.ringers.write() = parts.ringers();
         self.generation.store(parts.generation, Ordering::Release);
+        self.repaired.notify_waiters();
         self.repaired.notify_one();
         self.room.notify_waiters();
         Ok(())
     }
 
-    /// The doorbell's own end.
-    pub(crate) fn bell(&self) -> Arc<OwnedFd> {
-        self.bells.read().own.clone()
+    /// Whether the messages here are this process's to read.
+    pub(crate) fn reads(&self) -> bool {
+        self.reads.load(Ordering::Acquire)
+    }
+
+    /// Whether this process writes here.
+    pub(crate) fn writes(&self) -> bool {
+        self.writes.load(Ordering::Acquire)
+    }
+
+    /// This process reads no more messages here; its successor will.
+    pub(crate) fn give_up_reading(&self) {
+        self.reads.store(false, Ordering::Release);
     }
 
     /// Payloads up to this size go through the ring, in bytes; larger ones beside it.
@@ -316,10 +347,10 @@ impl Lane {
     }
 
     /// Takes all that rang. `Ok(false)`: the lane is given up.
-    pub(crate) fn hush(&self) -> io::Result<bool> {
+    pub(crate) fn hush(&self, bell: &OwnedFd) -> io::Result<bool> {
         // Under the lock that `cut` takes: the dead must not take a ring that is meant for their successor.
         let inbox = self.inbox.lock();
-        if inbox.is_cut() { Ok(false) } else { descriptors::hush(&*self.bells.read().own) }
+        if inbox.is_cut() { Ok(false) } else { descriptors::hush(bell) }
     }
 
     /// The peer broke the rings' rules: nothing is sent to it or read from it until it is dead. `false`: that was known.
@@ -368,13 +399,25 @@ impl Lane {
     /// Rings the other side.
     pub(crate) fn ring(&self) {
         // A doorbell that is broken is found by the other side's task.
-        descriptors::ring(&*self.bells.read().ringer);
+        for ringer in &*self.ringers.read() {
+            descriptors::ring(&**ringer);
+        }
     }
 
     /// Bytes that this side has written since the lane was made.
     pub(crate) fn written(&self) -> u64 {
         let messages = self.out.lock().writer.tail();
         messages.wrapping_add(self.replies.lock().writer.tail())
+    }
+
+    /// When the last answer came here, by its endpoint's count.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// An answer has come.
+    pub(crate) fn set_answered(&self, count: u64) {
+        self.answered.store(count, Ordering::Relaxed);
     }
 
     /// Bytes of this side's messages that are not done.

@@ -35,6 +35,13 @@ struct Entry {
     via: Option<(Slot, u8)>,
 }
 
+impl Entry {
+    /// Whether it was taken between these.
+    fn within(&self, (behind, taken): (u64, u64)) -> bool {
+        self.position > behind && self.position <= taken
+    }
+}
+
 /// All open asks of one process.
 #[derive(Default)]
 pub(crate) struct Pending {
@@ -71,16 +78,23 @@ impl Pending {
         }
     }
 
-    /// An incarnation of `asked` died after taking everything up to `taken`: those asks fail, later ones go on waiting.
-    pub(crate) fn died(&mut self, asked: Slot, taken: u64, reason: &ExitReason) {
-        let which = |entry: &Entry| entry.via.is_none() && entry.asked == asked && entry.position <= taken;
+    /// An incarnation of `asked` died after taking everything behind the first position and up to the second: those asks fail,
+    /// earlier ones (a predecessor has those, and lives) and later ones go on waiting.
+    pub(crate) fn died(&mut self, asked: Slot, taken: (u64, u64), reason: &ExitReason) {
+        let which = |entry: &Entry| entry.via.is_none() && entry.asked == asked && entry.within(taken);
+        self.fail(which, || Outcome::Died(reason.clone()));
+    }
+
+    /// The process in this seat died: what it was asked inside answers (which have no position) fails.
+    pub(crate) fn seat_died(&mut self, seat: Slot, reason: &ExitReason) {
+        let which = |entry: &Entry| entry.via.is_none() && entry.asked == seat && entry.position == 0;
         self.fail(which, || Outcome::Died(reason.clone()));
     }
 
     /// The same for ports that `via` had sent on.
-    pub(crate) fn moved_died(&mut self, via: Slot, asked: Slot, taken: u64, reason: &ExitReason) {
+    pub(crate) fn moved_died(&mut self, via: Slot, asked: Slot, taken: (u64, u64), reason: &ExitReason) {
         let which = |entry: &Entry| {
-            entry.via.is_some_and(|(last, _)| last == via) && entry.asked == asked && entry.position <= taken
+            entry.via.is_some_and(|(last, _)| last == via) && entry.asked == asked && entry.within(taken)
         };
         self.fail(which, || Outcome::Died(reason.clone()));
     }
@@ -123,17 +137,19 @@ mod tests {
             pending.opened(id, sink, Slot(slot), position);
             ends.push(end);
         }
-        pending.died(Slot(5), 128, &ExitReason::Code(3));
+        pending.died(Slot(5), (64, 128), &ExitReason::Code(3));
+        assert!(ends[0].try_recv().is_err(), "its predecessor has that one");
+        pending.died(Slot(5), (0, 64), &ExitReason::Code(3));
         assert!(matches!(ends[0].try_recv(), Ok(Outcome::Died(ExitReason::Code(3)))));
         assert!(matches!(ends[1].try_recv(), Ok(Outcome::Died(ExitReason::Code(3)))));
         assert!(ends[2].try_recv().is_err() && ends[3].try_recv().is_err());
         assert_eq!(pending.len(), 2, "3 and 4");
         assert!(pending.moved(4, Slot(6), Slot(5), 64, 1));
         assert!(pending.moved(4, Slot(5), Slot(7), 32, 2) && !pending.moved(4, Slot(6), Slot(5), 64, 1), "old news");
-        pending.died(Slot(6), 1000, &ExitReason::Unknown);
-        pending.moved_died(Slot(6), Slot(5), 1000, &ExitReason::Unknown);
+        pending.died(Slot(6), (0, 1000), &ExitReason::Unknown);
+        pending.moved_died(Slot(6), Slot(5), (0, 1000), &ExitReason::Unknown);
         assert!(ends[3].try_recv().is_err(), "it is elsewhere");
-        pending.moved_died(Slot(5), Slot(7), 32, &ExitReason::Code(4));
+        pending.moved_died(Slot(5), Slot(7), (0, 32), &ExitReason::Code(4));
         assert!(matches!(ends[3].try_recv(), Ok(Outcome::Died(ExitReason::Code(4)))));
         pending.settle(1, Outcome::Dropped);
         pending.closed(Slot(5));

@@ -42,7 +42,8 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    pub(crate) fn new(endpoint: Arc<Endpoint>, again: Option<(Slot, u32)>) -> Receiver {
+    pub(crate) fn new(endpoint: Arc<Endpoint>) -> Receiver {
+        let again = endpoint.take_again();
         Receiver {
             endpoint,
             turn: VecDeque::new(),
@@ -188,6 +189,9 @@ impl Receiver {
                 self.buffer = Vec::new();
             }
             self.endpoint.activity().await;
+            if self.again.is_none() {
+                self.again = self.endpoint.take_again();
+            }
         }
     }
 

@@ -73,7 +73,7 @@ const KEEP: usize = 64 << 10;
 pub(crate) fn try_send<M: Serialize>(endpoint: &Arc<Endpoint>, lane: &Arc<Lane>, message: &M) -> Result<(), Refused> {
     let mut buffer = SCRATCH.take();
     buffer.clear();
-    let outcome = match payload::encode(message, endpoint.me(), &mut buffer) {
+    let outcome = match payload::encode(message, endpoint.asker(), &mut buffer) {
         Ok(aside) => commit(endpoint, lane, &buffer, &aside, &mut None),
         Err(error) => Err(Refused::Encode(error)),
     };
@@ -97,7 +97,7 @@ pub(crate) async fn send<M: Serialize>(endpoint: &Arc<Endpoint>, lane: &Arc<Lane
     loop {
         bytes.clear();
         // Encoded anew after each wait: a port inside may have been used meanwhile, and ids are given per attempt.
-        let aside = payload::encode(message, endpoint.me(), &mut bytes).map_err(Refused::Encode)?;
+        let aside = payload::encode(message, endpoint.asker(), &mut bytes).map_err(Refused::Encode)?;
         wait_for_room(endpoint, lane, need(lane, &bytes, &aside)).await?;
         // A large payload's memfd is made anew too: it must hold the ids that were given now.
         large.take();

@@ -5,14 +5,16 @@
 //! process ends: this one lives as long as the supervisor.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, mpsc};
 
 use parking_lot::Mutex;
+use rustix::fs::{Access, AtFlags};
 use rustix::net::SocketType;
 use rustix::process::{Pid, PidfdFlags};
 
@@ -20,15 +22,59 @@ use crate::id::WorkerId;
 use crate::process::role::MARK;
 use crate::process::thread::Thread;
 use crate::sys::descriptors;
+use crate::sys::identity::{self, Identity};
 
 /// What to run: the program's file, and how it was called.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
     /// An O_PATH descriptor: replacing the file at its path does not change what is run.
     pub(crate) file: Arc<OwnedFd>,
+    /// What it is.
+    pub(crate) identity: Identity,
+    /// Where it was started from: a reload runs what stands there then. Symbolic links in it are not resolved before.
+    pub(crate) path: Arc<Path>,
     pub(crate) arg0: OsString,
     pub(crate) args: Vec<OsString>,
     pub(crate) depth: u32,
+}
+
+impl Program {
+    /// This process's own program, as it was called.
+    pub(crate) fn own() -> io::Result<Program> {
+        let exe = Path::new("/proc/self/exe");
+        let file = identity::open_program(exe)
+            .map_err(|error| io::Error::new(error.kind(), format!("/proc/self/exe: {error}; rclust needs /proc")))?;
+        let identity = Identity::of(&file)?;
+        let mut args = std::env::args_os();
+        let arg0 = args.next().unwrap_or_else(|| "rclust".into());
+        let path = called_as(&arg0, identity).or_else(|| std::fs::read_link(exe).ok()).unwrap_or_default();
+        Ok(Program { file: Arc::new(file), identity, path: path.into(), arg0, args: args.collect(), depth: 1 })
+    }
+
+    /// The program that stands at this one's path now.
+    pub(crate) fn reopen(&self) -> io::Result<Program> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display()));
+        let file = identity::open_program(&self.path).map_err(named)?;
+        rustix::fs::accessat(rustix::fs::CWD, &*self.path, Access::EXEC_OK, AtFlags::EACCESS)
+            .map_err(|error| named(error.into()))?;
+        let identity = Identity::of(&file)?;
+        Ok(Program { file: Arc::new(file), identity, ..self.clone() })
+    }
+}
+
+/// The absolute path by which a program was called, if it leads to this program.
+fn called_as(arg0: &OsStr, identity: Identity) -> Option<PathBuf> {
+    let leads_here = |path: &PathBuf| {
+        let file = identity::open_program(path).ok();
+        file.and_then(|file| Identity::of(file).ok()).is_some_and(|found| found == identity)
+    };
+    let called = Path::new(arg0);
+    if called.components().nth(1).is_some() || called.is_absolute() {
+        return std::path::absolute(called).ok().filter(leads_here);
+    }
+    let path = std::env::var_os("PATH")?;
+    let mut found = std::env::split_paths(&path).filter_map(|folder| std::path::absolute(folder.join(called)).ok());
+    found.find(leads_here)
 }
 
 /// What was started.

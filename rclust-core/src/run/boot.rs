@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -30,7 +30,7 @@ use crate::run::ground::Ground;
 use crate::run::shared::{Command, Shared};
 use crate::run::work::{self, Life};
 use crate::run::{init, open, panic};
-use crate::sys::{descriptors, identity, process};
+use crate::sys::{descriptors, process};
 use crate::tree::plan::{
     AutoShutdown, Backoff, ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan,
 };
@@ -45,6 +45,7 @@ pub struct Settings {
     workers: Size,
     threads: usize,
     init: Option<Init>,
+    program: Option<PathBuf>,
 }
 
 /// Called in every process once its role is known.
@@ -54,7 +55,7 @@ impl Settings {
     /// The settings of a program of this name, which names the workers of a [`body`].
     #[must_use]
     pub fn new(name: impl Into<String>) -> Settings {
-        Settings { name: name.into(), workers: Size::Auto, threads: 1, init: None }
+        Settings { name: name.into(), workers: Size::Auto, threads: 1, init: None, program: None }
     }
 
     /// How many workers a [`body`] has, 1 to 4096; [`Settings::workers_auto`] unless said otherwise.
@@ -85,6 +86,14 @@ impl Settings {
     #[doc(hidden)]
     #[must_use]
     pub fn threads(self, _: impl ThreadsFeature) -> Settings {
+        self
+    }
+
+    /// Where the program stands that a reload runs; unless said otherwise, the path that this one was called by, made absolute at
+    /// the start. Symbolic links are resolved by each reload, so that `current -> releases/42` can be moved between two.
+    #[must_use]
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Settings {
+        self.program = Some(path.into());
         self
     }
 
@@ -263,7 +272,7 @@ pub fn boot(settings: Settings, program: impl Program) -> ExitCode {
 pub fn boot_with(settings: Settings, program: impl Program, extensions: Vec<Box<dyn Extension>>) -> ExitCode {
     match role::claim() {
         Ok(Claim::Supervisor) => supervisor(settings, program, extensions),
-        Ok(Claim::Init) => match executable().and_then(|program| init::run(&program)) {
+        Ok(Claim::Init) => match Executable::own().and_then(|program| init::run(&program)) {
             Ok(code) => code,
             Err(error) => refuse(&format!("this is process 1 and cannot start the supervisor: {error}")),
         },
@@ -287,14 +296,6 @@ fn refuse(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn executable() -> io::Result<Executable> {
-    let file = identity::open_program(Path::new("/proc/self/exe"))
-        .map_err(|error| io::Error::new(error.kind(), format!("/proc/self/exe: {error}; rclust needs /proc")))?;
-    let mut args = std::env::args_os();
-    let arg0 = args.next().unwrap_or_else(|| "rclust".into());
-    Ok(Executable { file: Arc::new(file), arg0, args: args.collect(), depth: 1 })
-}
-
 /// Raises the soft limit of open descriptors to the hard one, and returns what it was: workers get that back.
 fn raise_descriptor_limit() -> (Option<u64>, Option<u64>) {
     let before = process::descriptor_limit();
@@ -309,7 +310,10 @@ fn supervisor(settings: Settings, program: impl Program, mut extensions: Vec<Box
         for extension in &mut extensions {
             extension.prepare();
         }
-        let executable = executable()?;
+        let mut executable = Executable::own()?;
+        if let Some(path) = &settings.program {
+            executable.path = std::path::absolute(path)?.into();
+        }
         if let Some(init) = settings.init {
             init(&ProcessRole::Supervisor).map_err(|error| io::Error::other(format!("init: {error:?}")))?;
         }
@@ -420,7 +424,9 @@ fn worker(init: Option<Init>, program: impl Program, booted: Boot, thread: Optio
         Err(error) => return fail(format!("no runtime: {error}")),
     };
     let upstream = Box::new(ThroughControl(control.clone()));
-    let endpoint = Endpoint::new(message.worker, message.name.clone(), runtime.handle().clone(), upstream);
+    let (who, name) = (message.worker, message.name.clone());
+    let endpoint = Endpoint::seated(who, message.seat, name, runtime.handle().clone(), upstream);
+    endpoint.set_again(message.again);
     let end: Box<dyn FnOnce() + Send> = match thread {
         None => {
             endpoint.install();
@@ -450,9 +456,9 @@ fn worker(init: Option<Init>, program: impl Program, booted: Boot, thread: Optio
         index: message.index as usize,
         attempt: message.attempt,
         previous: message.previous,
-        again: message.again,
     });
-    let life = Life { facts, endpoint: endpoint.clone(), control: control.clone(), args: message.args };
+    let schemas = message.schemas;
+    let life = Life { facts, endpoint: endpoint.clone(), control: control.clone(), args: message.args, schemas };
     let Last { ending, code } = program.work(life, &message.role, &runtime);
     endpoint.ring_all();
     let code = code.unwrap_or(match &ending {
@@ -548,6 +554,13 @@ where
 
     fn work(self, life: Life, role: &str, runtime: &Runtime) -> Last {
         match self.roles.iter().find(|own| (own.key)() == role) {
+            Some(own) if ((own.schema)(), (own.args)()) != life.schemas => {
+                let error = format!(
+                    "the role `{role}` has other messages or arguments in this program than in the one that the supervisor runs: stop the \
+                     cluster and start it again with this one, a reload cannot change them"
+                );
+                Last { ending: Ending::Error(error), code: None }
+            }
             Some(own) => block_on(runtime, life, async |life| Last { ending: (own.play)(life).await, code: None }),
             None => {
                 let error = format!(

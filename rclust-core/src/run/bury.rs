@@ -4,7 +4,7 @@ use crate::exit::ExitReason;
 use crate::id::{Slot, WorkerId};
 use crate::mailbox::dead::{DeadReason, LETTER_BYTES};
 use crate::mailbox::ring::kind;
-use crate::mailbox::switchboard::{Fate, Left, Record};
+use crate::mailbox::switchboard::{Fate, Left, Record, Switchboard};
 use crate::run::supervise::Supervise;
 use crate::wire::control::{Ring, ToWorker};
 
@@ -41,20 +41,29 @@ fn has_sockets(record: &Record) -> bool {
 
 impl Supervise {
     /// Puts the lanes of a dead process in order.
-    pub(crate) fn what_it_left(&mut self, worker: WorkerId) -> Vec<Left> {
-        let launch = self.last.get(&worker.slot).and_then(|(launch, _)| self.launches.get(launch));
+    pub(crate) fn what_it_left(&mut self, worker: WorkerId, seat: Slot, reads: bool) -> Vec<Left> {
+        self.with_fate(worker.slot, |board, fate| board.process_died(seat, reads, fate))
+    }
+
+    /// Puts the messages of a slot in order that another process reads from now on.
+    pub(crate) fn what_it_gives_over(&mut self, slot: Slot) -> Vec<Left> {
+        self.with_fate(slot, |board, fate| board.give_over(slot, fate))
+    }
+
+    fn with_fate(&mut self, slot: Slot, leave: impl FnOnce(&Switchboard, Fate<'_>) -> Vec<Left>) -> Vec<Left> {
+        let launch = self.last.get(&slot).and_then(|(launch, _)| self.launches.get(launch));
         let (redeliver, empty) = launch.map_or((0, false), |launch| (launch.redeliver, launch.empty_mailbox));
-        let before = self.again.get(&worker.slot).copied();
+        let before = self.again.get(&slot).copied();
         let mut after = before;
         let mut again = |peer: Slot, record: &Record| {
             let counted = Again::count(before, peer, record.end);
             after = Some(counted);
             counted.deliveries <= redeliver && !empty && !has_sockets(record)
         };
-        let left = self.shared.board.process_died(worker.slot, Fate { again: &mut again, empty });
+        let left = leave(&self.shared.board, Fate { again: &mut again, empty });
         match after {
-            Some(after) => drop(self.again.insert(worker.slot, after)),
-            None => drop(self.again.remove(&worker.slot)),
+            Some(after) => drop(self.again.insert(slot, after)),
+            None => drop(self.again.remove(&slot)),
         }
         left
     }
@@ -72,15 +81,17 @@ impl Supervise {
             if record.in_hand {
                 self.again.remove(&slot);
             }
-            let (bytes, size) = self.whole(slot, left.peer, record);
+            let (bytes, size) = self.whole(left.side, left.peer, record);
             self.dead_large(worker, name, left.peer, why, bytes, size);
         }
         let depot = &self.shared.depot;
-        for (ring, taken, written) in
-            [(Ring::Messages, left.taken.0, left.written.0), (Ring::Replies, left.taken.1, left.written.1)]
-        {
-            depot.reader_died((left.peer, slot, ring), taken);
-            depot.writer_died((slot, left.peer, ring), written);
+        if let Some(taken) = left.taken {
+            depot.reader_died((left.peer, left.side, Ring::Messages), taken);
+        }
+        if let Some(seat) = left.seat {
+            depot.reader_died((left.peer, left.side, Ring::Replies), seat.answers);
+            depot.writer_died((left.side, left.peer, Ring::Messages), seat.written.0);
+            depot.writer_died((left.side, left.peer, Ring::Replies), seat.written.1);
         }
     }
 
@@ -88,20 +99,21 @@ impl Supervise {
     pub(crate) fn give_up(&mut self, gone: Gone) {
         let slot = gone.worker.slot;
         self.again.remove(&slot);
-        for peer in self.shared.board.peers_of(slot) {
-            if let Some(own) = self.own(peer) {
-                own.peer_gone(slot);
-                self.bury_lane(&gone, peer);
-                continue;
-            }
-            let senders: Vec<WorkerId> = self.live.keys().filter(|worker| worker.slot == peer).copied().collect();
-            if senders.is_empty() {
-                self.bury_lane(&gone, peer);
-            } else {
-                self.closing.insert((slot, peer), gone.clone());
-            }
-            for worker in senders {
-                self.send(worker, &ToWorker::PeerGone { slot }, Vec::new());
+        for side in [slot, slot.other_seat()] {
+            for peer in self.shared.board.peers_of(side) {
+                if let Some(own) = self.own(peer) {
+                    own.peer_gone(side);
+                    self.bury_lane(&gone, side, peer);
+                    continue;
+                }
+                if self.seated(peer).is_some() {
+                    self.closing.insert((side, peer), gone.clone());
+                } else {
+                    self.bury_lane(&gone, side, peer);
+                }
+                for (worker, _) in self.holders(peer) {
+                    self.send(worker, &ToWorker::PeerGone { slot: side }, Vec::new());
+                }
             }
         }
     }
@@ -109,7 +121,7 @@ impl Supervise {
     /// `peer` writes nothing more to `slot`: it said so, or its process is gone.
     pub(crate) fn lane_closed(&mut self, slot: Slot, peer: Slot) {
         if let Some(gone) = self.closing.remove(&(slot, peer)) {
-            self.bury_lane(&gone, peer);
+            self.bury_lane(&gone, slot, peer);
         }
     }
 
@@ -121,13 +133,12 @@ impl Supervise {
         }
     }
 
-    fn bury_lane(&mut self, gone: &Gone, peer: Slot) {
-        let slot = gone.worker.slot;
+    fn bury_lane(&mut self, gone: &Gone, slot: Slot, peer: Slot) {
         for record in self.shared.board.give_up(slot, peer) {
             let (bytes, size) = self.whole(slot, peer, &record);
             self.dead_large(gone.worker, &gone.name, peer, DeadReason::Closed, bytes, size);
         }
-        self.tell_tracks(peer, slot, u64::MAX, &ExitReason::NotRunning);
+        self.tell_tracks(peer, slot, (0, u64::MAX), &ExitReason::NotRunning);
         self.tracks.forget(peer, slot);
         for ring in [Ring::Messages, Ring::Replies] {
             self.shared.depot.reader_died((peer, slot, ring), u64::MAX);

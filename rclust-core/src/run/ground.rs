@@ -44,11 +44,19 @@ impl Ground {
         }
     }
 
-    /// How a worker is started.
-    pub(crate) fn order(&self, name: String, launch: &Launch) -> Order {
+    /// The program that was started, where workers are processes.
+    pub(crate) fn program(&self) -> Option<&Program> {
+        match self {
+            Ground::Processes { program, .. } => Some(program),
+            Ground::Threads(_) => None,
+        }
+    }
+
+    /// How a worker is started; `newer`: with this program in place of the first one.
+    pub(crate) fn order(&self, name: String, launch: &Launch, newer: Option<Program>) -> Order {
         match self {
             Ground::Processes { program, .. } => {
-                let program = program.clone();
+                let program = newer.unwrap_or_else(|| program.clone());
                 // The terminal is the foreground group's: a worker that inherits it stays in the supervisor's.
                 let own_group = !launch.stdin;
                 Box::new(move |link| spawn::process(&program, link, own_group))

@@ -10,7 +10,6 @@ use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
 use crate::mailbox::beside::Tag;
 use crate::mailbox::dead::DeadReason;
-use crate::mailbox::depot::Lanes;
 use crate::mailbox::endpoint::Located;
 use crate::process::watch::{self, Status};
 use crate::run::keeper::FromWorker;
@@ -18,7 +17,7 @@ use crate::run::shared::Command;
 use crate::run::supervise::Supervise;
 use crate::trace::Story;
 use crate::tree::event::Event;
-use crate::wire::control::{Answer, Ending, Request, ToSupervisor, ToWorker};
+use crate::wire::control::{Answer, Ending, Part, Request, ToSupervisor, ToWorker};
 
 /// Questions of one worker to the extension that may be open.
 const ASKING: u32 = 256;
@@ -53,6 +52,7 @@ impl Supervise {
                     return;
                 }
                 live.ready = true;
+                self.reloads.now_runs(worker.slot, &live.program);
                 let (name, pid) = (live.name.clone(), live.process.pid());
                 self.shared.tell(EventKind::Ready, &name, Some(worker), Some(pid));
                 self.shared.is_up(worker.slot, &name);
@@ -90,47 +90,61 @@ impl Supervise {
                 self.dead_letter(worker, &name, from, DeadReason::Undecodable(error), bytes);
             }
             ToSupervisor::Watch { slot } => self.watch(worker, slot),
-            ToSupervisor::Track { reader, writer, end } => self.track(worker.slot, reader, writer, end),
-            ToSupervisor::LaneClosed { peer } => self.lane_closed(peer, worker.slot),
+            ToSupervisor::Track { reader, writer, end } => {
+                let asker = live.seated.seat;
+                self.track(asker, reader, writer, end);
+            }
+            ToSupervisor::GaveUp => self.gave_up(worker),
+            ToSupervisor::LaneClosed { peer } => {
+                let seat = live.seated.seat;
+                self.lane_closed(peer, seat);
+            }
             ToSupervisor::Fetch { from, ring, end } => self.fetch(worker, Tag { peer: from, ring, end }),
             ToSupervisor::Handled { from, ring, end } => {
-                self.shared.depot.handled(worker.slot, Tag { peer: from, ring, end });
+                self.shared.depot.handled(live.seated.side(ring), Tag { peer: from, ring, end });
             }
-            // What the supervisor wrote was spoilt by this worker or its predecessor: the lane is emptied at its end.
-            ToSupervisor::CorruptLane { peer: Slot::SUPERVISOR } => self.endpoint.spoilt(worker.slot),
-            ToSupervisor::CorruptLane { peer } => self.corrupt_between(worker, peer),
+            ToSupervisor::CorruptLane { me, peer, generation } => {
+                match self.shared.board.generation(me, peer).filter(|_| live.seated.is(me)) {
+                    None => self.distrust(worker, format!("it reports a lane with {peer} that does not exist")),
+                    // It was renewed meanwhile.
+                    Some(now) if now > generation => {}
+                    // What the supervisor wrote was spoilt by this worker or its predecessor: the lane is emptied at its end.
+                    Some(_) if peer == Slot::SUPERVISOR => self.endpoint.spoilt(me),
+                    Some(_) => self.corrupt_between(me, peer),
+                }
+            }
         }
     }
 
     /// A lane of this process's own is spoilt: its worker did it, unless that is dead and its lane in order again. If it is dead, and
     /// the lane was found spoilt too late for the repair that follows a death, it is repaired now, before a successor has it.
-    pub(crate) fn corrupt_here(&mut self, me: Slot, slot: Slot) {
-        let Some(own) = self.own(me).filter(|own| own.distrusts(slot)) else { return };
-        match self.current(slot) {
-            Some(worker) => self.distrust(worker, "its mailbox ring to the supervisor is corrupt".to_owned()),
-            None => own.repair(slot),
+    pub(crate) fn corrupt_here(&mut self, me: Slot, peer: Slot) {
+        let Some(own) = self.own(me).filter(|own| own.distrusts(peer)) else { return };
+        let holders = self.holders(peer);
+        if holders.is_empty() {
+            own.repair(peer);
+        }
+        for (worker, _) in holders {
+            self.distrust(worker, "its mailbox ring to the supervisor is corrupt".to_owned());
         }
     }
 
     /// A lane between two workers is spoilt. Both could write there, so who of the two did it cannot be known, and one who says so
     /// may lie: the lane is renewed. But whoever has part in two spoilt lanes, with different peers, is what they have in common.
-    fn corrupt_between(&mut self, reporter: WorkerId, peer: Slot) {
-        if self.shared.board.sizes(reporter.slot, peer).is_none() {
-            return self.distrust(reporter, format!("it reports a lane with {peer} that does not exist"));
-        }
-        let (address, other) = (self.shared.name(reporter.slot), self.shared.name(peer));
+    fn corrupt_between(&mut self, me: Slot, peer: Slot) {
+        let (address, other) = (self.shared.name(me), self.shared.name(peer));
         self.story(Story::Troubled { address, text: format!("its lane with {other} was spoilt, and is renewed") });
-        for (one, with) in [(reporter.slot, peer), (peer, reporter.slot)] {
+        for (one, with) in [(me, peer), (peer, me)] {
             let spoilt = self.spoilt.entry(one).or_default();
             spoilt.insert(with);
             if spoilt.len() > 1 {
                 self.spoilt.remove(&one);
-                if let Some(worker) = self.current(one) {
+                for (worker, _) in self.holders(one) {
                     self.distrust(worker, "its lanes with several other workers are corrupt".to_owned());
                 }
             }
         }
-        self.renew_lane(reporter.slot, peer, true);
+        self.renew_lane(me, peer, true);
     }
 
     fn asked(&mut self, worker: WorkerId, id: u64, request: Request) {
@@ -144,13 +158,14 @@ impl Supervise {
                 Err(_) => Answer::NotFound,
             },
             Request::Lane { peer } => {
-                let known = self.shared.directory.read().slots.contains_key(&peer);
+                let known = self.shared.directory.read().slots.contains_key(&peer.place());
+                let Some(seat) = self.live.get(&worker).map(|live| live.seated.seat) else { return };
                 if !known && self.own(peer).is_none() {
                     Answer::Refused(format!("{peer} does not exist"))
                 } else {
-                    match self.shared.board.open(worker.slot, peer) {
+                    match self.shared.board.open(seat, peer, Part::Whole) {
                         Ok(_) => {
-                            self.share_lane(worker.slot, peer);
+                            self.share_lane(seat, peer);
                             Answer::LaneSent
                         }
                         Err(error) => Answer::Refused(format!("no lane can be made: {error}")),
@@ -172,8 +187,9 @@ impl Supervise {
             self.watchers.entry(slot).or_default().insert(watcher);
         } else {
             let worker = WorkerId { slot, incarnation: Incarnation(0) };
-            let (name, reason) = (self.shared.name(slot), ExitReason::NotRunning);
-            self.send(watcher, &ToWorker::PeerDown { worker, name, taken: None, reason, watched: true }, Vec::new());
+            let (seat, name, reason) = (slot, self.shared.name(slot), ExitReason::NotRunning);
+            let down = ToWorker::PeerDown { worker, seat, name, taken: None, reason, watched: true };
+            self.send(watcher, &down, Vec::new());
         }
     }
 
@@ -212,6 +228,7 @@ impl Supervise {
 
     fn process_ended(&mut self, worker: WorkerId, status: Status) {
         let Some(live) = self.live.remove(&worker) else { return };
+        self.leaving.insert(worker, live.seated);
         let too_late = live.killed && !live.ready && live.ordered.elapsed() >= live.start_timeout;
         let reason = match live.ending {
             _ if live.distrusted.is_some() => ExitReason::Distrusted(live.distrusted.unwrap_or_default()),

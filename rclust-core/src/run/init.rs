@@ -24,6 +24,8 @@ async fn serve(program: &Program) -> io::Result<ExitCode> {
         (SignalKind::interrupt(), Signal::INT),
         (SignalKind::quit(), Signal::QUIT),
         (SignalKind::hangup(), Signal::HUP),
+        (SignalKind::from_raw(Signal::TTIN.as_raw()), Signal::TTIN),
+        (SignalKind::from_raw(Signal::TTOU.as_raw()), Signal::TTOU),
         (SignalKind::user_defined1(), Signal::USR1),
         (SignalKind::user_defined2(), Signal::USR2),
     ];

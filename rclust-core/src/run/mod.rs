@@ -12,6 +12,8 @@ pub(crate) mod panic;
 pub(crate) mod perform;
 pub(crate) mod porter;
 pub(crate) mod probe;
+pub(crate) mod reload;
+pub(crate) mod seats;
 pub(crate) mod shared;
 pub(crate) mod supervise;
 pub(crate) mod tracks;

@@ -1,5 +1,6 @@
 //! Tree actions to effects. Each begins here and never waits; its outcome comes back as an event.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,27 +22,40 @@ use crate::run::shared::Command;
 use crate::run::supervise::{Ordered, Supervise};
 use crate::trace::Story;
 use crate::tree::event::{Action, End, Notice};
-use crate::wire::control::{BootMessage, Ring, ToWorker};
+use crate::wire::control::{BootMessage, Part, Ring, ToWorker};
 
 /// How long a worker's order to stop waits for connections that it took and has not read from.
 const DRAIN_LIMIT: Duration = Duration::from_millis(250);
+
+/// How long a worker that was replaced may take for the message in hand; its successor waits for that.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(30);
 
 impl Supervise {
     pub(crate) fn perform(&mut self, action: Action) {
         match action {
             Action::Start { worker, launch, attempt, previous } => {
                 self.last.insert(worker.slot, (launch, worker.incarnation));
-                self.ordered
-                    .insert(worker, Ordered { launch, attempt, previous, at: Instant::now(), kill: false, stop: None });
+                let program = self.program_of(worker.slot);
+                let (at, running) = (Instant::now(), program.clone());
+                let ordered = Ordered { launch, attempt, previous, at, kill: false, stop: None, program };
+                self.ordered.insert(worker, ordered);
                 let order = match self.launches.get(&launch) {
-                    Some(launch) => self.shared.ground.order(self.shared.name(worker.slot), launch),
+                    Some(launch) => self.shared.ground.order(self.shared.name(worker.slot), launch, running),
                     None => Box::new(|_| Err(io::Error::other("a child without a launch"))),
                 };
                 self.spawner.order(worker, order);
             }
             Action::Stop { worker, why, deadline } => self.ask_to_stop(worker, why, deadline),
             Action::Kill { worker } => self.kill_or_cancel(worker),
-            Action::Retire { worker, deadline, .. } => self.ask_to_stop(worker, StopReason::Reload, deadline),
+            Action::Retire { worker, by, deadline } => {
+                self.retire(worker, by);
+                self.ask_to_stop(worker, StopReason::Reload, deadline);
+                let shared = self.shared.clone();
+                background::spawn(async move {
+                    tokio::time::sleep(GIVE_UP_LIMIT).await;
+                    shared.command(Command::GiveUpDeadline { worker });
+                });
+            }
             Action::Notice(notice) => self.notice(notice),
             Action::Answer { call, answer } => {
                 if let Some(caller) = self.calls.remove(&call) {
@@ -128,6 +142,7 @@ impl Supervise {
         index: u32,
     ) -> Result<(), String> {
         let launch = self.launches.get(&ordered.launch).ok_or("a child without a launch")?;
+        let Some(seated) = self.live.get(&worker).map(|live| live.seated.clone()) else { return Ok(()) };
         let mut fds = Vec::new();
         if launch.stdin {
             let stdin =
@@ -135,7 +150,7 @@ impl Supervise {
             fds.push(Arc::new(stdin));
         }
         let boot = BootMessage {
-            identity: self.identity,
+            identity: ordered.program.as_ref().map_or(self.identity, |program| program.identity),
             supervisor: std::process::id(),
             worker,
             name,
@@ -147,10 +162,17 @@ impl Supervise {
             threads: self.home.threads as u32,
             descriptors: self.home.descriptors,
             stdin: launch.stdin,
-            again: self.again.get(&worker.slot).map(|again| (again.peer, again.deliveries)),
+            again: self.again.get(&worker.slot).filter(|_| seated.reads).map(|again| (again.peer, again.deliveries)),
+            seat: seated.seat,
+            schemas: ((launch.role.schema)(), (launch.role.args)()),
         };
         self.send(worker, &ToWorker::Boot(Box::new(boot)), fds);
-        for parts in self.shared.board.lanes_of(worker.slot) {
+        let board = &self.shared.board;
+        let mut lanes = board.lanes_of(seated.seat, board.part(seated.seat, false));
+        if seated.reads && board.part(worker.slot, true) == Part::Inbox {
+            lanes.extend(board.lanes_of(worker.slot, Part::Inbox));
+        }
+        for parts in lanes {
             self.send_lane(worker, parts);
         }
         self.send(worker, &ToWorker::Begin, Vec::new());
@@ -164,9 +186,8 @@ impl Supervise {
                 self.share_with(&own, peer);
                 continue;
             }
-            let workers: Vec<WorkerId> = self.live.keys().filter(|worker| worker.slot == me).copied().collect();
-            for worker in workers {
-                if let Ok((parts, _)) = self.shared.board.open(me, peer) {
+            for (worker, part) in self.holders(me) {
+                if let Ok((parts, _)) = self.shared.board.open(me, peer, part) {
                     self.send_lane(worker, parts);
                 }
             }
@@ -180,7 +201,7 @@ impl Supervise {
 
     /// This process's own part, so that its body hears of messages from a lane that a worker asked for.
     fn share_with(&self, own: &Arc<Endpoint>, peer: Slot) {
-        if let Ok((parts, _)) = self.shared.board.open(own.me().slot, peer) {
+        if let Ok((parts, _)) = self.shared.board.open(own.me().slot, peer, Part::Whole) {
             if let Err(error) = own.add(parts) {
                 let name = self.shared.name(peer);
                 let text = format!("the supervisor cannot map its lane: {error}");
@@ -192,9 +213,11 @@ impl Supervise {
 
     /// Gives a lane new doorbells, or all of it anew, and everybody who has it the new one.
     pub(crate) fn renew_lane(&mut self, a: Slot, b: Slot, fresh: bool) {
-        if self.shared.board.renew(a, b, fresh).is_err() {
-            // No descriptors: it stays as it is, of no use, until there is another reason to renew it.
-            return;
+        if let Err(error) = self.shared.board.renew(a, b, fresh) {
+            // It stays as it is, of no use, until there is another reason to renew it.
+            let (address, peer) = (self.shared.name(a), self.shared.name(b));
+            let text = format!("its lane with {peer} cannot be renewed: {error}");
+            return self.story(Story::Troubled { address, text });
         }
         if fresh {
             // Positions begin anew: what was kept under old ones would be taken for what comes.
@@ -202,82 +225,110 @@ impl Supervise {
                 for ring in [Ring::Messages, Ring::Replies] {
                     self.shared.depot.reader_died((writer, reader, ring), u64::MAX);
                 }
-                self.tell_tracks(writer, reader, u64::MAX, &ExitReason::Unknown);
+                self.tell_tracks(writer, reader, (0, u64::MAX), &ExitReason::Unknown);
                 if self.again.get(&reader).is_some_and(|again| again.peer == writer) {
                     self.again.remove(&reader);
                 }
             }
             self.tracks.forget(a, b);
         }
-        for (worker, live) in &mut self.live {
-            if worker.slot == a {
-                live.lanes.remove(&b);
-            }
-            if worker.slot == b {
-                live.lanes.remove(&a);
-            }
+        for live in self.live.values_mut() {
+            live.lanes.remove(&(a, b));
+            live.lanes.remove(&(b, a));
         }
         self.share_lane(a, b);
     }
 
     fn send_lane(&mut self, worker: WorkerId, parts: Parts) {
         let Some(live) = self.live.get_mut(&worker) else { return };
-        if !live.lanes.insert(parts.peer) {
+        if parts.bells.is_empty() {
+            // It could not be renewed when it was to have another doorbell.
+            if self.shared.board.renew(parts.me, parts.peer, false).is_ok() {
+                self.share_lane(parts.me, parts.peer);
+            }
             return;
         }
-        let mut fds = vec![parts.memory, parts.bell];
+        if !live.lanes.insert((parts.me, parts.peer)) {
+            return;
+        }
+        let mut fds = vec![parts.memory];
+        let bells = parts.bells.len() as u32;
+        fds.extend(parts.bells);
         fds.extend(parts.ringer);
-        let Parts { peer, end, sizes, generation, fresh, .. } = parts;
-        self.send(worker, &ToWorker::Lane { peer, end, sizes, generation, fresh }, fds);
+        let Parts { me, peer, part, end, sizes, generation, fresh, .. } = parts;
+        self.send(worker, &ToWorker::Lane { me, peer, part, end, bells, sizes, generation, fresh }, fds);
     }
 
     /// Puts in order what a dead process leaves: its lanes, the questions it had taken, those who watch it.
     pub(crate) fn clean_up(&mut self, worker: WorkerId, reason: &ExitReason) {
         self.tell_extension(extension::Event::Gone { worker });
-        self.spoilt.remove(&worker.slot);
-        let name = self.shared.name(worker.slot);
-        let watchers = self.watchers.remove(&worker.slot).unwrap_or_default();
-        let mut told = Vec::new();
-        self.endpoint.repair(worker.slot);
+        let slot = worker.slot;
+        // One that could not be started has left nothing.
+        let Some(had) = self.leaving.remove(&worker) else { return };
+        let name = self.shared.name(slot);
+        let sides = if had.reads && had.seat != slot { vec![had.seat, slot] } else { vec![had.seat] };
+        for side in sides {
+            self.spoilt.remove(&side);
+            self.endpoint.repair(side);
+        }
         // Its last packets first: they may belong to records that it did commit.
-        let _ = self.shared.depot.take_in(worker.slot, &self.shared.board);
-        self.shared.depot.remove_porter(worker.slot);
-        for left in self.what_it_left(worker) {
+        let _ = self.shared.depot.take_in(had.seat, &self.shared.board);
+        self.shared.depot.remove_porter(had.seat);
+        // Who hears of it, and what it had taken of theirs.
+        let mut peers: HashMap<Slot, Option<(u64, u64)>> = HashMap::new();
+        for left in self.what_it_left(worker, had.seat, had.reads) {
             self.bury(worker, &name, reason, &left);
-            self.tell_tracks(left.peer, worker.slot, left.taken.0, reason);
+            let taken = left.taken.map(|taken| (self.taken_before(slot, left.peer), taken));
+            let known = peers.entry(left.peer).or_default();
+            *known = taken.or(*known);
             if left.deaf {
-                self.renew_lane(worker.slot, left.peer, false);
-            }
-            if let Some(own) = self.own(left.peer) {
-                own.peer_died(worker.slot, left.taken.0, reason);
-                continue;
-            }
-            let peers: Vec<WorkerId> = self.live.keys().filter(|peer| peer.slot == left.peer).copied().collect();
-            for peer in peers {
-                let watched = watchers.contains(&peer);
-                told.push(peer);
-                self.send_down(peer, worker, &name, Some(left.taken.0), reason, watched);
+                self.renew_lane(left.side, left.peer, false);
             }
         }
-        self.lanes_closed(worker.slot);
+        peers.extend(had.gave_up.iter().map(|(peer, taken)| (*peer, Some((0, *taken)))));
+        let was_current = !had.retired && !had.successor;
+        let watchers = if was_current { self.watchers.remove(&slot).unwrap_or_default() } else { HashSet::new() };
+        let mut told = Vec::new();
+        for (peer, taken) in peers {
+            if let Some(taken) = taken {
+                self.tell_tracks(peer, slot, taken, reason);
+            }
+            let taken = taken.unwrap_or((0, 0));
+            if let Some(own) = self.own(peer) {
+                own.peer_died(slot, had.seat, taken, reason);
+            } else if let Some(peer) = self.seated(peer) {
+                told.push(peer);
+                self.send_down(peer, worker, had.seat, &name, Some(taken), reason, watchers.contains(&peer));
+            }
+        }
+        self.lanes_closed(had.seat);
         for watcher in watchers {
             if !told.contains(&watcher) {
-                self.send_down(watcher, worker, &name, None, reason, true);
+                self.send_down(watcher, worker, had.seat, &name, None, reason, true);
             }
         }
+        if was_current {
+            for live in self.live.iter_mut().filter(|(other, _)| other.slot == slot).map(|(_, live)| live) {
+                // What a reload was starting takes its place.
+                live.seated.successor = false;
+            }
+        }
+        self.inherit(slot);
     }
 
+    #[allow(clippy::too_many_arguments)] // the fields of one word
     fn send_down(
         &self,
         to: WorkerId,
         worker: WorkerId,
+        seat: Slot,
         name: &str,
-        taken: Option<u64>,
+        taken: Option<(u64, u64)>,
         reason: &ExitReason,
         watched: bool,
     ) {
         let (name, reason) = (name.to_owned(), reason.clone());
-        self.send(to, &ToWorker::PeerDown { worker, name, taken, reason, watched }, Vec::new());
+        self.send(to, &ToWorker::PeerDown { worker, seat, name, taken, reason, watched }, Vec::new());
     }
 
     pub(crate) fn dead_letter(&self, to: WorkerId, name: &str, from: Slot, reason: DeadReason, bytes: Vec<u8>) {
@@ -305,14 +356,15 @@ impl Supervise {
             DeadReason::Closed => "its slot will never be filled again".to_owned(),
         };
         self.story(Story::DeadLetter { worker: to, name: name.to_owned(), bytes: size as usize, reason: text });
-        self.shared.dead.put_large(to, name, from, reason, bytes, Some(size));
+        self.shared.dead.put_large(to, name, from.place(), reason, bytes, Some(size));
     }
 
     /// A test's probe is gone: nobody can send to it any more, and those who watch it hear of its end.
     pub(crate) fn forget_probe(&mut self, slot: Slot) {
         let Some(endpoint) = self.shared.probes.lock().remove(&slot) else { return };
         for watcher in self.watchers.remove(&slot).unwrap_or_default() {
-            self.send_down(watcher, endpoint.me(), endpoint.name(), None, &ExitReason::Normal, true);
+            let me = endpoint.me();
+            self.send_down(watcher, me, me.slot, endpoint.name(), None, &ExitReason::Normal, true);
         }
         self.forget(slot);
     }
@@ -329,6 +381,8 @@ impl Supervise {
             }
         }
         self.watchers.remove(&slot);
+        self.seats.remove(&slot);
+        self.reloads.forget(slot);
         // Who sends to a pool knows that it has shrunk before its member's lane is closed.
         for pool in self.strike(slot) {
             self.pool_changed(&pool);

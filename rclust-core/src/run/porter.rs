@@ -32,7 +32,7 @@ impl Supervise {
         if live.porter.is_some() {
             return self.distrust(worker, "it asks for a second porter".to_owned());
         }
-        let answer = match open(worker.slot, &self.shared) {
+        let answer = match open(live.seated.seat, &self.shared) {
             Ok((porter, theirs)) => {
                 live.porter = Some(porter);
                 return self.send(worker, &ToWorker::Answer { id, answer: Answer::Porter }, vec![Arc::new(theirs)]);
@@ -44,9 +44,11 @@ impl Supervise {
 
     /// A worker has taken a record, and asks for what is beside it.
     pub(crate) fn fetch(&mut self, worker: WorkerId, tag: Tag) {
-        let Some(porter) = self.live.get(&worker).and_then(|live| live.porter.as_ref()) else { return };
+        let Some(live) = self.live.get(&worker) else { return };
+        let Some(porter) = &live.porter else { return };
+        let reader = live.seated.side(tag.ring);
         // At the supervisor's own limit of descriptors, a payload cannot be copied: to its reader that is a lost one.
-        let given = self.shared.depot.give(worker.slot, tag, &self.shared.board).unwrap_or(Given::Gone);
+        let given = self.shared.depot.give(reader, tag, &self.shared.board).unwrap_or(Given::Gone);
         if depot::answer(&*porter.socket, tag, &given).is_err() {
             // What cannot be sent is lost; a worker that does not even read this does not read its answers.
             let _ = depot::answer(&*porter.socket, tag, &Given::Gone);
@@ -65,7 +67,7 @@ fn open(slot: Slot, shared: &Arc<Shared>) -> std::io::Result<(Porter, OwnedFd)> 
             match shared.depot.take_in(slot, &shared.board) {
                 Ok(true) => ready.clear_ready(),
                 Ok(false) => return,
-                Err(error) => return shared.command(Command::Distrust { slot, error }),
+                Err(error) => return shared.command(Command::Distrust { seat: slot, error }),
             }
         }
     });

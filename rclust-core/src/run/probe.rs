@@ -18,6 +18,7 @@ use crate::mailbox::endpoint::{Endpoint, Located, Upstream};
 use crate::mailbox::lane::Parts;
 use crate::mailbox::switchboard::Switchboard;
 use crate::run::shared::{Command, InCluster, Shared};
+use crate::wire::control::Part;
 
 /// All probes. A reference to one travels as its slot's number, which is therefore unique in the process.
 static PROBES: Mutex<Option<HashMap<Slot, Probe>>> = Mutex::new(None);
@@ -85,7 +86,7 @@ impl ThroughCluster {
 impl Upstream for ThroughCluster {
     fn open(&self, peer: Slot) -> Result<Option<Parts>, String> {
         if peer == self.me {
-            return self.own.open(peer, peer).map(|(parts, _)| Some(parts)).map_err(|error| error.to_string());
+            return self.own.open(peer, peer, Part::Whole).map(|(parts, _)| Some(parts)).map_err(|error| error.to_string());
         }
         self.cluster()?.open(peer)
     }
@@ -95,7 +96,7 @@ impl Upstream for ThroughCluster {
         self.cluster().map_err(no_cluster)?.find(path)
     }
 
-    fn corrupt(&self, _peer: Slot) {
+    fn corrupt(&self, _me: Slot, _peer: Slot, _generation: u32) {
         // Its peers are threads of this process, which trust each other; what it finds broken is a lane that is being given up.
     }
 

@@ -25,7 +25,7 @@ use crate::mailbox::switchboard::Switchboard;
 use crate::run::ground::Ground;
 use crate::run::probe;
 use crate::tree::event::{Action, Answer, Request};
-use crate::wire::control::Found;
+use crate::wire::control::{Found, Part};
 
 /// An order to the *tree* thread.
 pub(crate) enum Command {
@@ -57,10 +57,14 @@ pub(crate) enum Command {
     Perform(Action),
     /// A reply port of the body's, or a probe's, is in a message of `writer` to `reader`.
     Track { asker: Slot, reader: Slot, writer: Slot, end: u64 },
-    /// The lane of an endpoint in this process (`me`) with a slot is spoilt.
-    Corrupt { me: Slot, slot: Slot },
-    /// A slot's worker did what no worker of ours does.
-    Distrust { slot: Slot, error: String },
+    /// The lane of an endpoint in this process (`me`) with a slot or a seat is spoilt.
+    Corrupt { me: Slot, peer: Slot },
+    /// The process in a seat did what no worker of ours does.
+    Distrust { seat: Slot, error: String },
+    /// A worker that was replaced had its time to finish the message in hand.
+    GiveUpDeadline { worker: WorkerId },
+    /// What became of the reload that a signal ordered; `None`: the tree has ended.
+    Reloaded { answer: Option<Answer> },
     /// A test has dropped the inbox of a probe.
     ProbeGone { slot: Slot },
     /// A test wants the worker of a slot dead, as by a crash; who it was.
@@ -194,8 +198,9 @@ impl Shared {
         }
     }
 
-    /// A slot's path.
+    /// A slot's path, or that of a seat's slot.
     pub(crate) fn name(&self, slot: Slot) -> String {
+        let slot = slot.place();
         let directory = self.directory.read();
         let node = || directory.nodes.iter().find(|(_, node)| **node == slot).map(|(path, _)| path.clone());
         directory.slots.get(&slot).cloned().or_else(node).unwrap_or_else(|| slot.to_string())
@@ -213,10 +218,10 @@ impl Upstream for InCluster {
         if self.shared.has_ended() {
             return Err("the cluster has ended".to_owned());
         }
-        if !self.shared.directory.read().slots.contains_key(&peer) && self.shared.probe(peer).is_none() {
+        if !self.shared.directory.read().slots.contains_key(&peer.place()) && self.shared.probe(peer).is_none() {
             return Err(format!("{peer} does not exist"));
         }
-        let (parts, made) = self.shared.board.open(self.me, peer).map_err(|error| error.to_string())?;
+        let (parts, made) = self.shared.board.open(self.me, peer, Part::Whole).map_err(|error| error.to_string())?;
         if made {
             self.shared.command(Command::LaneMade { between: (self.me, peer) });
         }
@@ -227,8 +232,8 @@ impl Upstream for InCluster {
         self.shared.find(path)
     }
 
-    fn corrupt(&self, peer: Slot) {
-        self.shared.command(Command::Corrupt { me: self.me, slot: peer });
+    fn corrupt(&self, me: Slot, peer: Slot, _generation: u32) {
+        self.shared.command(Command::Corrupt { me, peer });
     }
 
     fn attach(&self, tag: Tag, large: bool, fds: &[BorrowedFd<'_>]) -> Result<(), NotAttached> {

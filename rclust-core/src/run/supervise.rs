@@ -20,7 +20,7 @@ use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
 use crate::ipc::link::{Outgoing, SupervisorEnd};
 use crate::mailbox::endpoint::Endpoint;
-use crate::process::spawn::{Spawned, Spawner, Started};
+use crate::process::spawn::{Program, Spawned, Spawner, Started};
 use crate::process::watch::Watched;
 use crate::run::boot::Home;
 use crate::run::bury::{Again, Gone};
@@ -29,11 +29,13 @@ use crate::run::ground::Ground;
 use crate::run::keeper::{self, FromWorker};
 use crate::run::open::{self, Setup};
 use crate::run::porter::Porter;
+use crate::run::reload::Reloads;
+use crate::run::seats::Seated;
 use crate::run::shared::{Command, Shared};
 use crate::run::tracks::Tracks;
 use crate::sys::identity::{self, Identity};
 use crate::trace::Story;
-use crate::tree::event::{Action, Answer as Managed, CallId, Event, GiveUp, Request as Management, Time};
+use crate::tree::event::{Action, Answer as Managed, CallId, Event, GiveUp, Refusal, Request as Management, Time};
 use crate::wire::control::{Answer, Ending, ToWorker};
 
 /// Words of workers that wait for the loop; more of them wait in the workers' links.
@@ -99,8 +101,12 @@ pub(crate) struct Live {
     pub(crate) ordered: Instant,
     pub(crate) ending: Option<Ending>,
     pub(crate) start_timeout: Duration,
-    /// The peers whose lanes it was sent.
-    pub(crate) lanes: HashSet<Slot>,
+    /// The lanes that it was sent: of its slot or seat, with whom.
+    pub(crate) lanes: HashSet<(Slot, Slot)>,
+    /// What it has of its slot.
+    pub(crate) seated: Seated,
+    /// The program that it runs, where that is not the first one.
+    pub(crate) program: Option<Program>,
     /// Both ends of its porter, once it has asked for one.
     pub(crate) porter: Option<Porter>,
 }
@@ -113,6 +119,8 @@ pub(crate) struct Ordered {
     pub(crate) at: Instant,
     pub(crate) kill: bool,
     pub(crate) stop: Option<(StopReason, Option<Duration>)>,
+    /// The program that it runs, where that is not the first one.
+    pub(crate) program: Option<Program>,
 }
 
 /// Everything the *tree* thread has. Decisions come from `tree`; `perform` carries them out.
@@ -127,6 +135,12 @@ pub(crate) struct Supervise {
     pub(crate) identity: Identity,
     pub(crate) live: HashMap<WorkerId, Live>,
     pub(crate) ordered: HashMap<WorkerId, Ordered>,
+    /// What dead processes had that are not cleaned up.
+    pub(crate) leaving: HashMap<WorkerId, Seated>,
+    /// Which program runs where, and the reloads of the whole tree.
+    pub(crate) reloads: Reloads,
+    /// The seat of each slot's worker, where it is not (or was once not) the first.
+    pub(crate) seats: HashMap<Slot, Slot>,
     /// What each slot ran last, and as which incarnation.
     pub(crate) last: HashMap<Slot, (u32, Incarnation)>,
     /// The messages that were in hand of a dead incarnation, and are delivered again.
@@ -225,7 +239,7 @@ fn prepare(
     let ground = shared.ground.clone();
     let parts = || -> io::Result<(Spawner, Option<Net>, Identity, Option<Signals>)> {
         let identity = match &*ground {
-            Ground::Processes { program, .. } => Identity::of(&*program.file)?,
+            Ground::Processes { program, .. } => program.identity,
             Ground::Threads(_) => identity::own_identity()?,
         };
         let spawner = Spawner::start(ground.has_process(), move |outcome| {
@@ -265,6 +279,9 @@ fn prepare(
                 identity,
                 live: HashMap::new(),
                 ordered: HashMap::new(),
+                leaving: HashMap::new(),
+                seats: HashMap::new(),
+                reloads: Reloads::default(),
                 last: HashMap::new(),
                 again: HashMap::new(),
                 closing: HashMap::new(),
@@ -297,6 +314,8 @@ struct Signals {
     int: Signal,
     quit: Signal,
     hup: Signal,
+    ttin: Signal,
+    ttou: Signal,
 }
 
 impl Signals {
@@ -306,6 +325,8 @@ impl Signals {
             int: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             hup: signal(SignalKind::hangup())?,
+            ttin: signal(SignalKind::from_raw(rustix::process::Signal::TTIN.as_raw()))?,
+            ttou: signal(SignalKind::from_raw(rustix::process::Signal::TTOU.as_raw()))?,
         })
     }
 
@@ -315,6 +336,8 @@ impl Signals {
             _ = self.int.recv() => "SIGINT",
             _ = self.quit.recv() => "SIGQUIT",
             _ = self.hup.recv() => "SIGHUP",
+            _ = self.ttin.recv() => "SIGTTIN",
+            _ = self.ttou.recv() => "SIGTTOU",
         }
     }
 }
@@ -365,8 +388,12 @@ impl Supervise {
     }
 
     fn signal(&mut self, name: &'static str) {
-        if name == "SIGHUP" {
-            self.story(Story::Signal { name, meaning: "ignored (reload is not there yet)" });
+        if matches!(name, "SIGHUP" | "SIGTTIN" | "SIGTTOU") {
+            match (self.stopping, name) {
+                (true, _) => self.story(Story::Signal { name, meaning: "ignored, the cluster is stopping" }),
+                (false, "SIGHUP") => self.reload_all(),
+                (false, _) => self.resize_by_signal(name),
+            }
         } else if self.stopping {
             let repeated = self.signalled.is_some_and(|(first, at)| first == name && at.elapsed() < ONE_ORDER);
             if !repeated {
@@ -468,22 +495,35 @@ impl Supervise {
                 let _ = crashed.send(worker);
             }
             Command::Troubled { address, text } => self.story(Story::Troubled { address, text }),
-            Command::Corrupt { me, slot } => self.corrupt_here(me, slot),
-            Command::Distrust { slot, error } => {
-                if let Some(worker) = self.current(slot) {
+            Command::Corrupt { me, peer } => self.corrupt_here(me, peer),
+            Command::Reloaded { answer } => self.reloaded(answer),
+            Command::Distrust { seat, error } => {
+                if let Some(worker) = self.seated(seat) {
                     self.distrust(worker, error);
+                }
+            }
+            Command::GiveUpDeadline { worker } => {
+                if self.live.get(&worker).is_some_and(|live| live.seated.reads) {
+                    self.kill(worker);
                 }
             }
         }
     }
 
-    /// Who fills a slot now.
-    pub(crate) fn current(&self, slot: Slot) -> Option<WorkerId> {
-        self.live.keys().find(|worker| worker.slot == slot).copied()
-    }
-
     /// A management call: what it wants run is numbered, and what it adds to the tree is listed before it starts.
-    fn manage(&mut self, mut request: Management, launches: Vec<Launch>, answer: oneshot::Sender<Managed>) {
+    pub(crate) fn manage(
+        &mut self,
+        mut request: Management,
+        launches: Vec<Launch>,
+        answer: oneshot::Sender<Managed>,
+    ) {
+        if matches!(request, Management::Reload { .. }) {
+            if let Err(reason) = self.look_for_program() {
+                // Its caller may have gone away.
+                let _ = answer.send(Managed::Refused(Refusal::Failed(reason)));
+                return;
+            }
+        }
         let offset = self.next_launch;
         self.next_launch += launches.len() as u32;
         self.launches.extend((offset..).zip(launches));
@@ -536,6 +576,7 @@ impl Supervise {
         let (outgoing, frames) = mpsc::channel(FRAMES);
         let start_timeout = self.launches.get(&ordered.launch).map_or(Duration::ZERO, |launch| launch.start_timeout);
         let pid = process.pid();
+        let seated = self.take_seat(worker).ok_or_else(|| io::Error::other("two processes of its slot live"))?;
         self.live.insert(
             worker,
             Live {
@@ -555,6 +596,8 @@ impl Supervise {
                 ending: None,
                 start_timeout,
                 lanes: HashSet::new(),
+                seated,
+                program: ordered.program.clone(),
                 porter: None,
             },
         );

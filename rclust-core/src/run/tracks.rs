@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::exit::ExitReason;
-use crate::id::{Slot, WorkerId};
+use crate::id::Slot;
 use crate::run::supervise::Supervise;
 use crate::wire::control::ToWorker;
 
@@ -11,18 +11,25 @@ use crate::wire::control::ToWorker;
 /// then, because nobody tells.
 const MOST: usize = 1024;
 
+/// Positions behind the first and up to the second.
+type Range = (u64, u64);
+
+fn within((behind, taken): Range, end: u64) -> bool {
+    end > behind && end <= taken
+}
+
 /// See the module. Lanes are (writer, reader).
 #[derive(Default)]
 pub(crate) struct Tracks {
     open: HashMap<(Slot, Slot), VecDeque<(Slot, u64)>>,
-    /// How far the last incarnation of each reader had taken, and why it died: a port may be told of late.
-    dead: HashMap<(Slot, Slot), (u64, ExitReason)>,
+    /// Behind what and how far the last incarnation of each reader had taken, and why it died: a port may be told of late.
+    dead: HashMap<(Slot, Slot), (Range, ExitReason)>,
 }
 
 impl Tracks {
     /// Watches a port of `asker`'s. An answer: it is dead already.
-    fn add(&mut self, asker: Slot, lane: (Slot, Slot), end: u64) -> Option<(u64, ExitReason)> {
-        if let Some(dead) = self.dead.get(&lane).filter(|(taken, _)| end <= *taken) {
+    fn add(&mut self, asker: Slot, lane: (Slot, Slot), end: u64) -> Option<(Range, ExitReason)> {
+        if let Some(dead) = self.dead.get(&lane).filter(|(taken, _)| within(*taken, end)) {
             return Some(dead.clone());
         }
         let open = self.open.entry(lane).or_default();
@@ -34,11 +41,11 @@ impl Tracks {
     }
 
     /// A reader died, having taken so far: who has to hear of it.
-    fn died(&mut self, lane: (Slot, Slot), taken: u64, reason: &ExitReason) -> Vec<Slot> {
+    fn died(&mut self, lane: (Slot, Slot), taken: Range, reason: &ExitReason) -> Vec<Slot> {
         self.dead.insert(lane, (taken, reason.clone()));
         let Some(open) = self.open.get_mut(&lane) else { return Vec::new() };
-        let mut askers: Vec<Slot> = open.iter().filter(|(_, end)| *end <= taken).map(|(asker, _)| *asker).collect();
-        open.retain(|(_, end)| *end > taken);
+        let mut askers: Vec<Slot> = open.iter().filter(|(_, end)| within(taken, *end)).map(|(asker, _)| *asker).collect();
+        open.retain(|(_, end)| !within(taken, *end));
         if open.is_empty() {
             self.open.remove(&lane);
         }
@@ -60,9 +67,9 @@ impl Supervise {
     /// A port of `asker`'s is in a message of `writer` to `reader`. Nothing of it is believed: it costs a bounded entry.
     pub(crate) fn track(&mut self, asker: Slot, reader: Slot, writer: Slot, end: u64) {
         let lives = self.shared.directory.read().slots.contains_key(&reader);
-        let known = self.shared.directory.read().slots.contains_key(&writer) || writer == Slot::SUPERVISOR;
+        let known = self.shared.directory.read().slots.contains_key(&writer.place()) || writer == Slot::SUPERVISOR;
         let dead = if !lives {
-            Some((u64::MAX, ExitReason::NotRunning))
+            Some(((0, u64::MAX), ExitReason::NotRunning))
         } else if known {
             self.tracks.add(asker, (writer, reader), end)
         } else {
@@ -74,18 +81,17 @@ impl Supervise {
     }
 
     /// A reader died: the askers of what it had taken hear of it.
-    pub(crate) fn tell_tracks(&mut self, writer: Slot, reader: Slot, taken: u64, reason: &ExitReason) {
+    pub(crate) fn tell_tracks(&mut self, writer: Slot, reader: Slot, taken: Range, reason: &ExitReason) {
         for asker in self.tracks.died((writer, reader), taken, reason) {
             self.tell_asker(asker, (writer, reader), taken, reason);
         }
     }
 
-    fn tell_asker(&self, asker: Slot, (writer, reader): (Slot, Slot), taken: u64, reason: &ExitReason) {
+    fn tell_asker(&self, asker: Slot, (writer, reader): (Slot, Slot), taken: Range, reason: &ExitReason) {
         if let Some(own) = self.own(asker) {
             return own.moved_died(writer, reader, taken, reason);
         }
-        let askers: Vec<WorkerId> = self.live.keys().filter(|worker| worker.slot == asker).copied().collect();
-        for asker in askers {
+        if let Some(asker) = self.seated(asker) {
             let reason = reason.clone();
             self.send(asker, &ToWorker::MovedDied { writer, reader, taken, reason }, Vec::new());
         }
@@ -104,10 +110,10 @@ mod tests {
         for (asker, end) in [(5, 64), (6, 128), (5, 192)] {
             assert_eq!(tracks.add(Slot(asker), LANE, end), None);
         }
-        assert_eq!(tracks.died(LANE, 128, &ExitReason::Code(1)), [Slot(5), Slot(6)]);
-        assert_eq!(tracks.died(LANE, 128, &ExitReason::Code(1)), [], "once");
-        assert_eq!(tracks.add(Slot(7), LANE, 100), Some((128, ExitReason::Code(1))));
-        assert_eq!(tracks.died(LANE, 192, &ExitReason::Code(2)), [Slot(5)]);
+        assert_eq!(tracks.died(LANE, (0, 128), &ExitReason::Code(1)), [Slot(5), Slot(6)]);
+        assert_eq!(tracks.died(LANE, (0, 128), &ExitReason::Code(1)), [], "once");
+        assert_eq!(tracks.add(Slot(7), LANE, 100), Some(((0, 128), ExitReason::Code(1))));
+        assert_eq!(tracks.died(LANE, (128, 192), &ExitReason::Code(2)), [Slot(5)]);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Life {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) control: Arc<Control>,
     pub(crate) args: Vec<u8>,
+    /// What the supervisor takes the role's messages and arguments for.
+    pub(crate) schemas: (u64, u64),
 }
 
 /// Runs a future to its end or to its panic.
@@ -72,8 +74,13 @@ async fn play_here<W: Worker>(life: Life) -> Ending {
     };
     say_ready(&life.endpoint, &life.control);
 
-    let mut receiver = Receiver::new(life.endpoint.clone(), life.facts.again);
+    let mut receiver = Receiver::new(life.endpoint.clone());
     let outcome = run(&mut worker, &mut cx, &mut inputs, &mut receiver, &mut down_news, &life).await;
+    if matches!(outcome, Ok(End::Asked(_))) {
+        // What was taken is done. If a reload has brought a successor, it goes on from there.
+        drop(receiver);
+        give_up_reading(&life);
+    }
     match outcome {
         Err(error) => error.ending(),
         Ok(End::Linked(report)) => ended(report, Ending::Normal),
@@ -117,6 +124,9 @@ async fn run<W: Worker>(
             from = receiver.next() => {
                 handle(worker, cx, receiver, from, life).await?;
                 for _ in 1..TURN {
+                    if life.control.is_asked() {
+                        break;
+                    }
                     // Taking the next one says that the one in hand is done.
                     let Some(from) = receiver.try_next() else { break };
                     handle(worker, cx, receiver, from, life).await?;
@@ -127,6 +137,12 @@ async fn run<W: Worker>(
             }
         }
     }
+}
+
+/// Reads no more messages: the supervisor may give them to a successor.
+fn give_up_reading(life: &Life) {
+    life.endpoint.give_up_reading();
+    life.control.say(&ToSupervisor::GaveUp);
 }
 
 /// Handles the message in hand. On an error it stays in hand.
@@ -227,6 +243,8 @@ where
             _ = stop.wait_for(Option::is_some) => break,
         }
     }
+    // A body reads no messages.
+    give_up_reading(&life);
     let order = *order.borrow();
     let rest = async {
         let report = body.await;

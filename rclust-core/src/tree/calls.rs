@@ -34,7 +34,7 @@ impl Tree {
     /// A call has come: it is answered now, put into the node's queue, or kept until its child has settled.
     pub(super) fn on_call(&mut self, call: CallId, request: Request) {
         let slot = match &request {
-            Request::Reload { slot } => return self.reload(call, *slot),
+            Request::Reload { slot, surge } => return self.reload(call, *slot, *surge),
             other => node_of(other),
         };
         let Some(node) = self.node(slot) else { return self.refuse(call, Refusal::NotFound) };
@@ -107,7 +107,7 @@ impl Tree {
                 }
             }
             Request::Resize { supervisor, size } => self.resize(call, supervisor, size),
-            Request::Reload { slot } => self.reload(call, slot),
+            Request::Reload { slot, surge } => self.reload(call, slot, surge),
             Request::WhichChildren { .. } | Request::CountChildren { .. } | Request::ChildSpec { .. } => {
                 match self.read(&request) {
                     Some(answer) => self.answer(call, answer),
@@ -336,6 +336,6 @@ fn node_of(request: &Request) -> Slot {
         | Request::CountChildren { supervisor }
         | Request::ChildSpec { supervisor, .. }
         | Request::Resize { supervisor, .. } => *supervisor,
-        Request::Reload { slot } => *slot,
+        Request::Reload { slot, .. } => *slot,
     }
 }

@@ -305,6 +305,8 @@ pub enum Request {
     Reload {
         /// A worker's slot or a supervisor node's.
         slot: Slot,
+        /// How many of a node's workers are replaced at a time; 0 is 1.
+        surge: u32,
     },
 }
 

@@ -35,7 +35,7 @@ pub struct Tree {
     /// Replaced incarnations that still live, at most one in a slot.
     pub(super) retired: BTreeMap<Slot, Retired>,
     pub(super) rolling: Option<Rolling>,
-    pub(super) rollings: VecDeque<(CallId, Slot)>,
+    pub(super) rollings: VecDeque<(CallId, Slot, u32)>,
     pub(super) ask_before_supervisors: bool,
     /// How the root ended; `End` is sent when the last retired incarnation is gone too.
     pub(super) end: Option<End>,
@@ -82,6 +82,10 @@ impl Timers {
         let at = self.at.remove(&(slot, timer))?;
         self.order.remove(&(at, slot, timer));
         Some(at)
+    }
+
+    pub(super) fn is_set(&self, slot: Slot, timer: Timer) -> bool {
+        self.at.contains_key(&(slot, timer))
     }
 
     fn first(&self) -> Option<Time> {

@@ -1,8 +1,8 @@
 //! Replace running incarnations slot by slot: the new one is ready before the old one is asked to go.
 //!
 //! A slot has at most one current incarnation and at most one retired one. A reload of a slot whose retired
-//! incarnation still lives kills that one first and waits for its end. Reloads of one slot follow each other, and so do
-//! rolling reloads of supervisor nodes.
+//! incarnation still lives waits for that one's end (which its deadline brings; one without a deadline is killed). Reloads of
+//! one slot follow each other, and so do rolling reloads of supervisor nodes.
 
 use std::collections::VecDeque;
 
@@ -48,16 +48,19 @@ pub(super) struct Retired {
     how: Ending,
 }
 
-/// A node's workers, one after the other.
+/// A node's workers, one after the other, or `surge` at a time.
 #[derive(Debug)]
 pub(super) struct Rolling {
     call: CallId,
     left: VecDeque<Slot>,
-    busy: bool,
+    busy: u32,
+    surge: u32,
+    /// One has failed: its caller has heard of it, and no further one is begun.
+    failed: bool,
 }
 
 impl Tree {
-    pub(super) fn reload(&mut self, call: CallId, slot: Slot) {
+    pub(super) fn reload(&mut self, call: CallId, slot: Slot, surge: u32) {
         match self.children.get(&slot).map(|child| child.node.is_some()) {
             None => self.refuse(call, Refusal::NotFound),
             Some(false) => self.begin_reload(slot, Owner::Call(call)),
@@ -65,7 +68,7 @@ impl Tree {
                 Phase::Stopping => self.refuse(call, Refusal::Stopping),
                 Phase::Off => self.refuse(call, Refusal::NotRunning),
                 Phase::Asking | Phase::Booting | Phase::Running => {
-                    self.rollings.push_back((call, slot));
+                    self.rollings.push_back((call, slot, surge.max(1)));
                     self.todo.push_back(Todo::Roll);
                 }
             },
@@ -83,10 +86,10 @@ impl Tree {
             Life::Up if child.reload.is_some() => return child.reload_next.push_back(owner),
             Life::Up => {
                 child.reload = Some(Reload { owner, next: None, timed_out: false });
-                if self.retired.contains_key(&slot) {
-                    self.kill_retired(slot);
-                } else {
-                    self.start_next_incarnation(slot);
+                match self.retired.contains_key(&slot) {
+                    true if self.timers.is_set(slot, Timer::Retired) => {}
+                    true => self.kill_retired(slot),
+                    false => self.start_next_incarnation(slot),
                 }
                 return;
             }
@@ -251,13 +254,13 @@ impl Tree {
             (Owner::Rolling, None) => return,
             (Owner::Rolling, Some(rolling)) => {
                 self.todo.push_back(Todo::Roll);
-                rolling.busy = false;
-                if !matches!(outcome, Outcome::Failed(_)) {
+                rolling.busy -= 1;
+                if !matches!(outcome, Outcome::Failed(_)) || rolling.failed {
                     return;
                 }
-                let call = rolling.call;
-                self.rolling = None;
-                call
+                rolling.left.clear();
+                rolling.failed = true;
+                rolling.call
             }
         };
         let answer = match outcome {
@@ -271,26 +274,30 @@ impl Tree {
     /// Goes on with the next worker of the rolling reload, or with the next rolling reload.
     pub(super) fn roll(&mut self) {
         let Some(rolling) = &mut self.rolling else {
-            if let Some((call, node)) = self.rollings.pop_front() {
+            if let Some((call, node, surge)) = self.rollings.pop_front() {
                 let mut left = VecDeque::new();
                 self.workers_below(node, &mut left);
-                self.rolling = Some(Rolling { call, left, busy: false });
+                self.rolling = Some(Rolling { call, left, busy: 0, surge, failed: false });
                 self.todo.push_back(Todo::Roll);
             }
             return;
         };
-        if rolling.busy {
+        if rolling.busy == rolling.surge {
             return;
         }
         match rolling.left.pop_front() {
             Some(slot) => {
-                rolling.busy = true;
+                rolling.busy += 1;
+                self.todo.push_back(Todo::Roll);
                 self.begin_reload(slot, Owner::Rolling);
             }
+            None if rolling.busy > 0 => {}
             None => {
-                let call = rolling.call;
+                let (call, failed) = (rolling.call, rolling.failed);
                 self.rolling = None;
-                self.act(Action::Answer { call, answer: Answer::Done });
+                if !failed {
+                    self.act(Action::Answer { call, answer: Answer::Done });
+                }
                 self.todo.push_back(Todo::Roll);
             }
         }
@@ -310,9 +317,10 @@ impl Tree {
         let calls: Vec<CallId> = self
             .rolling
             .take()
+            .filter(|rolling| !rolling.failed)
             .map(|rolling| rolling.call)
             .into_iter()
-            .chain(std::mem::take(&mut self.rollings).into_iter().map(|(call, _)| call))
+            .chain(std::mem::take(&mut self.rollings).into_iter().map(|(call, _, _)| call))
             .collect();
         for call in calls {
             self.refuse(call, Refusal::Stopping);

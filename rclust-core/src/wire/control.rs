@@ -38,6 +38,22 @@ pub(crate) struct BootMessage {
     pub(crate) stdin: bool,
     /// The first message of this lane has been in hand of so many incarnations that died.
     pub(crate) again: Option<(Slot, u32)>,
+    /// The seat from which it writes.
+    pub(crate) seat: Slot,
+    /// What the supervisor takes the role's messages and arguments for: fingerprints. A program that was put in the place of the
+    /// one that the supervisor runs may have other types.
+    pub(crate) schemas: (u64, u64),
+}
+
+/// What of a slot's side of a lane a process has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Part {
+    /// All of it.
+    Whole,
+    /// It writes, and reads the answers to its own questions; the slot's messages are read by another.
+    Seat,
+    /// It reads the slot's messages, and writes from another seat.
+    Inbox,
 }
 
 /// Which end of a pair's memory and doorbell a process has: the lower slot is `First`.
@@ -76,13 +92,19 @@ pub(crate) struct Sizes {
 pub(crate) enum ToWorker {
     /// Who you are. Once, first.
     Boot(Box<BootMessage>),
-    /// A lane between you and `peer`; two descriptors: memory, your end of the doorbell (in a lane to yourself a
-    /// third: the end that rings it).
+    /// A lane between `me` and `peer`; descriptors: memory, your end of each doorbell, and in a lane to yourself the end that rings
+    /// the first of them.
     Lane {
+        /// Your slot, or your seat.
+        me: Slot,
         /// The other side.
         peer: Slot,
+        /// What of it is yours.
+        part: Part,
         /// Which end is yours.
         end: End,
+        /// How many doorbells there are: one for each process that has a part in the other side.
+        bells: u32,
         /// Its sizes.
         sizes: Sizes,
         /// Counts its renewals: the same lane, with other doorbells.
@@ -106,14 +128,21 @@ pub(crate) enum ToWorker {
         /// When you will be killed; `None`: never.
         deadline: Option<Duration>,
     },
+    /// A reload has made you the one that reads your slot's messages: your predecessor has given that up. The lanes follow.
+    Current {
+        /// As in the boot message.
+        again: Option<(Slot, u32)>,
+    },
     /// A process that you share a lane with, or watch, is gone.
     PeerDown {
         /// Who.
         worker: WorkerId,
+        /// The seat that it wrote from.
+        seat: Slot,
         /// Its slot's path.
         name: String,
-        /// How far it had taken your lane's messages.
-        taken: Option<u64>,
+        /// Behind which of your lane's messages, and how far, it had taken them.
+        taken: Option<(u64, u64)>,
         /// Why it ended.
         reason: ExitReason,
         /// Whether you watch it.
@@ -125,8 +154,8 @@ pub(crate) enum ToWorker {
         writer: Slot,
         /// Who died.
         reader: Slot,
-        /// How far it had taken.
-        taken: u64,
+        /// Behind what, and how far, it had taken.
+        taken: (u64, u64),
         /// Why it ended.
         reason: ExitReason,
     },
@@ -181,9 +210,15 @@ pub(crate) enum ToSupervisor {
     },
     /// The ring that this slot writes and I read is corrupt.
     CorruptLane {
+        /// The slot or seat of mine that reads it.
+        me: Slot,
         /// The writer.
         peer: Slot,
+        /// Which lane of these two it was: one that was renewed since is not meant.
+        generation: u32,
     },
+    /// I have been replaced, and take no more messages: what I had taken is done.
+    GaveUp,
     /// A reply port of mine is in a message of `writer` to `reader`: tell me of the death that takes it.
     Track {
         /// Who reads it.
