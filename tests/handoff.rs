@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rclust_tests::client::{Connection, Failure, get};
+use rclust_tests::load::Load;
 use rclust_tests::{Running, await_end, command, eventually, kill, procfs, start};
 use rustix::process::{Resource, Rlimit, Signal};
 
@@ -119,61 +118,6 @@ fn handlers_see_the_clients_address_and_a_crash_costs_only_its_own_request() {
     blocked.join().unwrap().unwrap();
 }
 
-#[derive(Default)]
-struct Tally {
-    answered: AtomicU32,
-    failures: Mutex<HashMap<&'static str, u32>>,
-}
-
-/// Clients in a closed loop until told to stop: half keep their connection, half open one for each request.
-fn load(
-    address: SocketAddr,
-    clients: usize,
-    path: &'static str,
-    stop: &Arc<AtomicBool>,
-) -> (Arc<Tally>, Vec<thread::JoinHandle<()>>) {
-    let tally = Arc::new(Tally::default());
-    let threads = (0..clients).map(|n| {
-        let (tally, stop) = (tally.clone(), stop.clone());
-        thread::spawn(move || {
-            let mut kept = None;
-            while !stop.load(Ordering::Acquire) {
-                let outcome = if n % 2 == 0 {
-                    get(address, path)
-                } else {
-                    match kept.take().map_or_else(|| Connection::open(address), Ok) {
-                        Ok(mut connection) => {
-                            let outcome = connection.get(path);
-                            if outcome.is_ok() {
-                                kept = Some(connection);
-                            }
-                            outcome
-                        }
-                        Err(failure) => Err(failure),
-                    }
-                };
-                match outcome {
-                    Ok(response) => {
-                        assert!(response.header("content-length").is_some());
-                        tally.answered.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Err(failure) => {
-                        let kind = match (failure, n % 2) {
-                            (Failure::Refused, _) => "refused",
-                            (Failure::TimedOut, _) => "timed out",
-                            (Failure::Cut, 0) => "cut short",
-                            (Failure::Cut, _) => "cut keep-alive",
-                        };
-                        *tally.failures.lock().unwrap().entry(kind).or_default() += 1;
-                    }
-                }
-            }
-        })
-    });
-    let threads = threads.collect();
-    (tally, threads)
-}
-
 #[test]
 fn under_load_and_random_kills_nothing_is_refused_and_no_descriptor_leaks() {
     let (mut running, address) = http(4, "balanced");
@@ -183,15 +127,10 @@ fn under_load_and_random_kills_nothing_is_refused_and_no_descriptor_leaks() {
         get(address, "/").unwrap();
     }
     let first = running.workers();
-    let stop = Arc::new(AtomicBool::new(false));
-    let (tally, threads) = load(address, 64, "/", &stop);
+    let load = Load::start(address, 64, "/");
     let mut killed = Vec::new();
     for n in 0..20usize {
-        // Between kills the load goes on for a while: so many more answers.
-        let so_far = tally.answered.load(Ordering::Relaxed);
-        eventually("answers between two kills", || {
-            (tally.answered.load(Ordering::Relaxed) > so_far + 200).then_some(())
-        });
+        load.goes_on(200);
         let victim = running.workers()[n * 7 % 4];
         kill(victim, Signal::KILL);
         await_end(victim);
@@ -201,12 +140,7 @@ fn under_load_and_random_kills_nothing_is_refused_and_no_descriptor_leaks() {
             (workers.len() == 4 && !workers.contains(&victim)).then_some(())
         });
     }
-    stop.store(true, Ordering::Release);
-    for thread in threads {
-        thread.join().expect("a client");
-    }
-    let failures = tally.failures.lock().unwrap().clone();
-    let answered = tally.answered.load(Ordering::Relaxed);
+    let (answered, failures) = load.end();
     println!("{answered} answered, failures {failures:?}, 20 kills");
     assert_eq!(failures.get("refused"), None, "{failures:?}");
     assert_eq!(failures.get("timed out"), None, "{failures:?}");
@@ -363,19 +297,14 @@ fn whatever_the_policy_nobody_is_refused_or_left_waiting_when_workers_stop_and_d
     for dispatch in ["balanced", "round_robin", "sticky", "shared", "per_slot"] {
         let (running, address) = http(3, dispatch);
         get(address, "/").unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (tally, threads) = load(address, 24, "/", &stop);
-        let more = |answers| {
-            let so_far = tally.answered.load(Ordering::Relaxed);
-            eventually("more answers", || (tally.answered.load(Ordering::Relaxed) > so_far + answers).then_some(()));
-        };
+        let load = Load::start(address, 24, "/");
         for n in 0..6usize {
-            more(100);
+            load.goes_on(100);
             let victim = running.workers()[n % 3];
             // The kernel does not know of a stopped worker: with PerSlot its queue waits, which is documented.
             if dispatch != "per_slot" {
                 kill(victim, Signal::STOP);
-                more(100);
+                load.goes_on(100);
             }
             kill(victim, Signal::KILL);
             await_end(victim);
@@ -384,12 +313,8 @@ fn whatever_the_policy_nobody_is_refused_or_left_waiting_when_workers_stop_and_d
                 (workers.len() == 3 && !workers.contains(&victim)).then_some(())
             });
         }
-        stop.store(true, Ordering::Release);
-        for thread in threads {
-            thread.join().expect("a client");
-        }
-        let failures = tally.failures.lock().unwrap().clone();
-        println!("{dispatch}: {} answered, failures {failures:?}, 6 kills", tally.answered.load(Ordering::Relaxed));
+        let (answered, failures) = load.end();
+        println!("{dispatch}: {answered} answered, failures {failures:?}, 6 kills");
         assert!(failures.keys().all(|kind| kind.starts_with("cut")), "{dispatch}: {failures:?}");
         assert!(failures.values().sum::<u32>() <= 6 * 24, "{dispatch}: {failures:?}");
     }

@@ -69,6 +69,16 @@ impl Connection {
         self.request(path, "keep-alive")
     }
 
+    /// One request that says that no other follows, and its answer.
+    pub fn last(&mut self, path: &str) -> Result<Response, Failure> {
+        self.request(path, "close")
+    }
+
+    /// Its own port.
+    pub fn port(&self) -> u16 {
+        self.stream.local_addr().map_or(0, |address| address.port())
+    }
+
     /// One request, whose answer is for [`Connection::receive_within`].
     pub fn send(&mut self, path: &str) -> Result<(), Failure> {
         self.ask(path, "keep-alive")
@@ -117,5 +127,5 @@ impl Connection {
 
 /// One request on a connection of its own.
 pub fn get(address: SocketAddr, path: &str) -> Result<Response, Failure> {
-    Connection::open(address)?.request(path, "close")
+    Connection::open(address)?.last(path)
 }

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod lines;
+pub mod load;
 pub mod procfs;
 
 use std::io::{BufRead, BufReader, Read};
