@@ -43,6 +43,7 @@ impl cluster::Worker for Web {
             .route("/crash", get(async || -> &'static str { process::abort() }))
             .route("/peer", get(async |ConnectInfo(peer): ConnectInfo<net::PeerAddr>| peer.to_string()))
             .layer(sign)
+            .layer(net::LastCalls::new(cx.draining()))
             .into_make_service_with_connect_info::<net::PeerAddr>();
         cx.spawn_linked(axum::serve(listener, app).with_graceful_shutdown(cx.shutdown()));
         Ok(Web(local))

@@ -754,6 +754,45 @@ async fn workers_with_three_threads_share_ports() {
 }
 
 #[tokio::test]
+async fn last_calls_come_before_the_close() {
+    const WINDOW: Duration = Duration::from_millis(300);
+    let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let cluster = testing::body(1, move |cx: Context| {
+        let sender = sender.clone();
+        async move {
+            let listener = TcpListener::builder().quiet(WINDOW).bind("127.0.0.1:0").await?;
+            sender.send(listener.local_addr()?.to_string())?;
+            let (mut stream, _) = listener.accept().await?;
+            assert_eq!(stream.read_u8().await?, b'1');
+            cx.draining().await;
+            assert!(!cx.shutdown().is_set());
+            // Traffic during last calls puts the close off.
+            assert_eq!(stream.read_u8().await?, b'2');
+            let began = tokio::time::Instant::now();
+            cx.shutdown().await;
+            sender.send(format!("{}", began.elapsed().as_millis()))?;
+            assert!(stream.read_u8().await.is_err());
+            Ok::<(), cluster::Error>(())
+        }
+    });
+    let cluster = soon("a worker", cluster).await.unwrap();
+    let address = soon("an address", told.recv()).await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    client.write_all(b"1").await.unwrap();
+    let stop = tokio::spawn({
+        let cluster = cluster.clone();
+        async move { cluster.stop().await }
+    });
+    // It is read by a worker that drains, or before: in both cases the window begins after it.
+    client.write_all(b"2").await.unwrap();
+    let ms: u128 = soon("the close", told.recv()).await.unwrap().parse().unwrap();
+    assert!((WINDOW.as_millis() - 5..5000).contains(&ms), "{ms} ms");
+    drop(client);
+    soon("the end", stop).await.unwrap();
+    cluster.run().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_body_that_fails_and_one_that_returns_a_code_are_replaced() {
     let (sender, mut previous) = tokio::sync::mpsc::unbounded_channel();
     let cluster = testing::body(2, move |cx: Context| {

@@ -124,18 +124,27 @@ impl<W: Worker> Context<W> {
         say_ready(&self.endpoint, &self.control);
     }
 
-    /// A future that resolves when this worker is asked to stop: take nothing new, finish what is open.
+    /// A future that resolves when this worker shall end: close what is idle, finish what is under way.
     ///
-    /// What is open has until the deadline of the child's `Shutdown`; then the process is killed.
+    /// That is at once with the order to stop, unless the worker has connections of `cluster::net`. Then last calls come first
+    /// ([`Context::draining`]), and this resolves when none of them had traffic for a quiet window (1 s unless a listener's builder says
+    /// otherwise), when none is open, or after half the deadline, whichever comes first.
+    ///
+    /// What is open has until the deadline of the child's `Shutdown`, counted from the order; then the process is killed. Where that is
+    /// `Infinity`, connections alone are cut, 30 s after the order.
     #[must_use]
     pub fn shutdown(&self) -> ShutdownSignal {
-        ShutdownSignal::new(self.control.stop())
+        ShutdownSignal::close(self.control.stop())
     }
 
-    /// Resolves when the drain begins. Today that is the moment of [`Context::shutdown`].
+    /// A future that resolves with the order to stop (or to make room for a successor), when last calls begin.
+    ///
+    /// Nothing new comes from listeners of `cluster::net`, what was not taken goes elsewhere, and open connections are served on
+    /// until [`Context::shutdown`]: say on them that they end (`net::LastCalls` does it for HTTP/1). A [`Worker`] reads no
+    /// more messages; its [`Worker::on_stop`] is called now.
     #[must_use]
     pub fn draining(&self) -> ShutdownSignal {
-        self.shutdown()
+        ShutdownSignal::order(self.control.stop())
     }
 
     /// The mailbox of a worker of the tree, by its path; `V` is looked at for its message type only.
@@ -206,7 +215,8 @@ impl<W: Worker> Context<W> {
 
     /// Runs a task beside the worker. Its error or panic ends nothing but itself (a client's reset must not kill a worker).
     ///
-    /// A stopping worker waits for it until the deadline: a task that loops for ever has to watch [`Context::shutdown`].
+    /// A stopping worker waits for it until the deadline: a task that loops for ever has to watch [`Context::shutdown`] (or, to end
+    /// with the last message, [`Context::draining`]).
     /// The task cannot borrow the context: clone [`Context::me`] or [`Context::shutdown`] into it first.
     pub fn spawn<F>(&self, task: F) -> Task<F::Output>
     where
@@ -344,26 +354,40 @@ impl Tasks {
     }
 }
 
-/// Resolves when the worker is asked to stop. Made for `axum::serve(..).with_graceful_shutdown(cx.shutdown())`.
+/// Resolves when last calls begin, or when the close does. Made for `axum::serve(..).with_graceful_shutdown(cx.shutdown())`.
 pub struct ShutdownSignal {
     stop: watch::Receiver<Option<Stop>>,
+    reached: Reached,
     waiting: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
+/// Whether an order has come as far as is waited for.
+type Reached = fn(&Option<Stop>) -> bool;
+
 impl ShutdownSignal {
-    pub(crate) fn new(stop: watch::Receiver<Option<Stop>>) -> ShutdownSignal {
+    /// Of the order to stop.
+    pub(crate) fn order(stop: watch::Receiver<Option<Stop>>) -> ShutdownSignal {
+        ShutdownSignal::new(stop, Option::is_some)
+    }
+
+    /// Of the close.
+    pub(crate) fn close(stop: watch::Receiver<Option<Stop>>) -> ShutdownSignal {
+        ShutdownSignal::new(stop, |stop| stop.is_some_and(|stop| stop.close))
+    }
+
+    fn new(stop: watch::Receiver<Option<Stop>>, reached: Reached) -> ShutdownSignal {
         let mut waiter = stop.clone();
         let waiting = Box::pin(async move {
             // The control lane outlives everybody who waits here.
-            let _ = waiter.wait_for(Option::is_some).await;
+            let _ = waiter.wait_for(reached).await;
         });
-        ShutdownSignal { stop, waiting }
+        ShutdownSignal { stop, reached, waiting }
     }
 
     /// Whether it has resolved.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        self.stop.borrow().is_some()
+        (self.reached)(&self.stop.borrow())
     }
 }
 
@@ -377,7 +401,7 @@ impl Future for ShutdownSignal {
 
 impl Clone for ShutdownSignal {
     fn clone(&self) -> Self {
-        ShutdownSignal::new(self.stop.clone())
+        ShutdownSignal::new(self.stop.clone(), self.reached)
     }
 }
 

@@ -4,16 +4,18 @@
 //! descriptors, if it wants), and is asked to fall quiet before the tree stops. For users of rclust there is nothing here.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::context::{ShutdownSignal, say_ready};
+use crate::context::say_ready;
 use crate::id::{Slot, WorkerId};
-use crate::ipc::control::Control;
+use crate::ipc::control::{self, Control};
 use crate::mailbox::endpoint::{self, Endpoint};
 use crate::run::shared::{Command, Shared};
 use crate::wire::control::ToSupervisor;
@@ -184,16 +186,29 @@ impl Here {
         }
     }
 
-    /// Resolves when this worker is asked to stop.
-    #[must_use]
-    pub fn shutdown(&self) -> ShutdownSignal {
-        ShutdownSignal::new(self.control.stop())
+    /// Holds back the close after an order to stop (a worker that nobody does this for closes with the order). `last_calls` is called
+    /// when the order comes, with its deadline, on a thread where its future has time whatever the program does. The close begins
+    /// when that drops [`Close`], which it has to keep until then. The last one that is said before the order counts.
+    pub fn before_close<F>(&self, last_calls: impl FnOnce(Option<Duration>, Close) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.control.before_close(Box::new(|deadline, close| Box::pin(last_calls(deadline, Close(close)))));
     }
 
     /// The soft limit of open descriptors of this process; `None` is unlimited.
     #[must_use]
     pub fn descriptor_limit(&self) -> Option<u64> {
         crate::sys::process::descriptor_limit().0
+    }
+}
+
+/// Its drop begins the close of a worker: `cx.shutdown()` resolves.
+pub struct Close(#[allow(dead_code)] control::Close);
+
+impl fmt::Debug for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Close")
     }
 }
 

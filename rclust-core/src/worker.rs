@@ -66,6 +66,9 @@ pub trait Worker: Sized + 'static {
 
     /// The last words, before the process waits for its spawned tasks and ends. Not called after a crash or a kill.
     ///
+    /// Called when the order comes: the last message has been handled, last calls begin ([`Context::draining`]), and tasks may
+    /// still serve connections. What has to outlive those waits here for [`Context::shutdown`], or belongs to the tasks.
+    ///
     /// # Errors
     /// An error becomes the exit reason.
     async fn on_stop(&mut self, why: StopReason, cx: &mut Context<Self>) -> Result<()> {

@@ -6,8 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use rclust_core::extension::Here;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::futures::OwnedNotified;
 
+use crate::kept::Kept;
 use crate::share::Share;
 
 /// A TCP connection: tokio's stream, and its count.
@@ -18,38 +21,83 @@ pub type UnixStream = Stream<tokio::net::UnixStream>;
 
 /// A connection: tokio's stream, which it dereferences to, and the count it has in its worker's load.
 ///
-/// It counts for the incarnation that took it until it is dropped or moved out by [`Stream::into_inner`].
+/// It counts for the incarnation that took it until it is dropped or moved out by [`Stream::into_inner`]. One that came otherwise may be
+/// [adopted](Stream::adopt).
+///
+/// While its worker drains, reads and writes of a connection that counts put the close off (`Context::shutdown`). What goes past this type
+/// is not seen: tokio's `try_read`, `split`, `into_inner`.
 #[derive(Debug)]
 pub struct Stream<S> {
     stream: S,
     count: Option<Count>,
 }
 
-/// One taken connection of a share.
+/// One connection that counts for this worker.
 #[derive(Debug)]
 pub(crate) struct Count {
-    share: Arc<Share>,
+    of: Of,
+    kept: Arc<Kept>,
     begun: bool,
+    /// The end of the worker's drain, for a read and for a write that wait.
+    cut: [Option<Pin<Box<OwnedNotified>>>; 2],
+}
+
+/// How it came.
+#[derive(Debug)]
+enum Of {
+    /// From a listener of the supervisor.
+    Share(Arc<Share>),
+    /// Otherwise.
+    Adopted(Here),
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy)]
+enum Side {
+    Read,
+    Write,
 }
 
 impl Count {
-    pub(crate) fn new(share: Arc<Share>) -> Count {
-        Count { share, begun: false }
+    /// Of a connection that was taken.
+    pub(crate) fn new(share: Arc<Share>, kept: Arc<Kept>) -> Count {
+        kept.opened();
+        Count::with(Of::Share(share), kept)
+    }
+
+    fn with(of: Of, kept: Arc<Kept>) -> Count {
+        Count { of, kept, begun: false, cut: [None, None] }
     }
 
     /// It was read from.
     fn begin(&mut self) {
         if !self.begun {
             self.begun = true;
-            self.share.begun();
+            if let Of::Share(share) = &self.of {
+                share.begun();
+            }
         }
+    }
+
+    /// Whether the connection is cut; if not, this task hears of it.
+    fn is_cut(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
+        let kept = &self.kept;
+        let waiting = self.cut[side as usize].get_or_insert_with(|| Box::pin(kept.cut.clone().notified_owned()));
+        // It was made before this look, so a cut after it is told.
+        kept.is_cut() || waiting.as_mut().poll(cx).is_ready()
     }
 }
 
 impl Drop for Count {
     fn drop(&mut self) {
         self.begin();
-        self.share.closed();
+        match &self.of {
+            Of::Share(share) => {
+                share.closed();
+                self.kept.closed();
+            }
+            Of::Adopted(here) => self.kept.give_up(here),
+        }
     }
 }
 
@@ -66,11 +114,50 @@ impl<S> Stream<S> {
         stream
     }
 
+    /// Makes a connection that came in a message (or otherwise past a shared listener) count for this worker: in its load, and in its
+    /// drain. Outside a worker of a cluster, and where it counts already, nothing changes.
+    #[must_use]
+    pub fn adopt(mut self) -> Stream<S> {
+        if let (None, Some(here)) = (&self.count, Here::worker()) {
+            let kept = Kept::of(&here);
+            kept.adopt(&here);
+            self.count = Some(Count::with(Of::Adopted(here), kept));
+        }
+        self
+    }
+
     /// Whether this connection came by handoff, and counts for this worker.
     #[must_use]
     pub fn is_handed(&self) -> bool {
-        self.count.is_some()
+        matches!(self.count, Some(Count { of: Of::Share(_), .. }))
     }
+
+    /// What the stream did, seen by the drain.
+    fn seen<T>(
+        &mut self,
+        side: Side,
+        cx: &mut Context<'_>,
+        act: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>>
+    where
+        S: Unpin,
+    {
+        let Some(count) = &mut self.count else { return act(Pin::new(&mut self.stream), cx) };
+        if count.kept.is_cut() {
+            return Poll::Ready(Err(cut()));
+        }
+        let outcome = act(Pin::new(&mut self.stream), cx);
+        match outcome {
+            Poll::Ready(_) => count.kept.traffic(),
+            Poll::Pending if count.is_cut(side, cx) => return Poll::Ready(Err(cut())),
+            Poll::Pending => {}
+        }
+        outcome
+    }
+}
+
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the worker stops, and its connections have had their time")
 }
 
 impl From<tokio::net::TcpStream> for TcpStream {
@@ -101,7 +188,7 @@ impl<S> DerefMut for Stream<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let outcome = self.seen(Side::Read, cx, |stream, cx| stream.poll_read(cx, buf));
         if outcome.is_ready() {
             if let Some(count) = &mut self.count {
                 count.begin();
@@ -113,7 +200,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        self.seen(Side::Write, cx, |stream, cx| stream.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -121,7 +208,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        self.seen(Side::Write, cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

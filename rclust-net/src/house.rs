@@ -363,6 +363,7 @@ impl House {
                 handed: if lane.queue.is_some() { lane.total } else { said.taken },
                 open: load.open,
                 untaken: load.untaken,
+                adopted: state.page.read_adopted(),
             })
         });
         let slots: Vec<_> = slots.collect();

@@ -15,9 +15,9 @@ use tower_service::Service;
 /// connection, which another worker is given, instead of sending a request on one that is about to be closed.
 ///
 /// A graceful shutdown of hyper (and axum's) does the same for requests that are under way when it begins, and closes idle connections
-/// at once: a client that sends its next request in that moment loses it. With this layer a worker can go on serving its open
-/// connections for a while after `cx.draining()`, and they end by themselves with their next answer. HTTP/2 has GOAWAY
-/// for this, and is left alone.
+/// at once: a client that sends its next request in that moment loses it. With this layer open connections are served on after
+/// `cx.draining()`, and end by themselves with their next answer; give the graceful shutdown `cx.shutdown()`, which comes when they have had
+/// no traffic for a while. HTTP/2 has GOAWAY for this, and is left alone.
 ///
 /// ```no_run
 /// # use axum::{Router, routing::get};

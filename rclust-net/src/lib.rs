@@ -24,12 +24,14 @@ mod bind;
 mod connection;
 mod desk;
 mod dispatch;
+mod drain;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod handoff;
 mod house;
 mod inherited;
+mod kept;
 mod kernel;
 #[cfg(feature = "axum")]
 mod last_calls;

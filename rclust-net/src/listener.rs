@@ -3,14 +3,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use rclust_core::extension::Here;
 use tokio::net::ToSocketAddrs;
 
-use crate::bind::{Counter, Key, Terms};
+use crate::bind::{Key, Terms};
 use crate::connection::TcpStream;
 use crate::dispatch::Dispatch;
+use crate::drain::QUIET;
+use crate::kept::Kept;
 use crate::open::{self, Manner};
 use crate::place::{self, Place};
 use crate::share::Share;
@@ -48,7 +51,7 @@ impl TcpListener {
 
     /// Settings beyond the address.
     pub fn builder() -> TcpListenerBuilder {
-        TcpListenerBuilder { terms: terms(), exclusive: false, v6_only: false, name: None }
+        TcpListenerBuilder { terms: terms(), quiet: QUIET, exclusive: false, v6_only: false, name: None }
     }
 
     /// A listener of this process's own, from the standard library's: no other worker has it.
@@ -72,7 +75,7 @@ impl TcpListener {
         match &self.0 {
             Kind::Plain(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((stream.into(), peer))
+                Ok((TcpStream::from(stream).adopt(), peer))
             }
             Kind::Shared(share) => {
                 let (socket, peer, count) = share.accept().await?;
@@ -127,6 +130,7 @@ impl Drop for TcpListener {
 #[must_use = "a builder does nothing until `bind`"]
 pub struct TcpListenerBuilder {
     terms: Terms,
+    quiet: Duration,
     exclusive: bool,
     v6_only: bool,
     name: Option<String>,
@@ -162,6 +166,14 @@ impl TcpListenerBuilder {
     /// left for the worker's own).
     pub fn max_connections_per_worker(mut self, most: u64) -> Self {
         self.terms.most_each = Some(most);
+        self
+    }
+
+    /// How long none of this worker's connections may have had traffic before they are closed, once it is to stop
+    /// ([`Context::shutdown`](rclust_core::Context::shutdown)); 1 s unless said otherwise. Half the deadline of the stop bounds it. The
+    /// longest that a listener of this worker asks for counts.
+    pub fn quiet(mut self, window: Duration) -> Self {
+        self.quiet = window;
         self
     }
 
@@ -231,7 +243,7 @@ impl TcpListenerBuilder {
         match Here::worker() {
             Some(here) if !self.exclusive => {
                 let key = key(&here, place, self.v6_only, self.name.clone());
-                let share = Share::bind(here, key, self.terms.clone()).await?;
+                let share = Share::bind(here, key, self.terms.clone(), self.quiet).await?;
                 Ok(TcpListener(Kind::Shared(share)))
             }
             _ => {
@@ -249,9 +261,8 @@ pub(crate) fn manner(v6_only: bool, terms: &Terms) -> Manner {
 
 /// The key of this worker's next bind.
 pub(crate) fn key(here: &Here, place: Place, v6_only: bool, name: Option<String>) -> Key {
-    // This worker's binds so far.
-    let binds = here.kept::<Mutex<Counter>>();
-    let mut binds = binds.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = Kept::of(here);
+    let mut binds = kept.binds.lock().unwrap_or_else(PoisonError::into_inner);
     binds.key(place, v6_only, name)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! page   0 wants                        set by the supervisor when it waits for room, cleared by the worker that tells it
+//!        8 adopted                      connections that the worker has and no listener of the supervisor gave it
 //!        64 + 24 n: taken, closed, begun       of listener n, counted up by the worker (begun: read from, or closed unread)
 //! ```
 //! How many were handed is the supervisor's own count; what the worker writes is clamped between it and 0, so that a lying
@@ -27,6 +28,8 @@ pub(crate) const LISTENERS: u32 = ((LEN - 64) / ENTRY) as u32;
 pub(crate) const UNTAKEN: u64 = 16;
 
 const WANTS: usize = 0;
+
+const ADOPTED: usize = 8;
 
 fn taken_word(listener: u32) -> usize {
     64 + ENTRY * listener as usize
@@ -95,6 +98,17 @@ impl Page {
     pub(crate) fn begun(&self, listener: u32) -> bool {
         self.map.add(begun_word(listener), 1, Ordering::Release);
         self.changed()
+    }
+
+    /// It has adopted so many connections. Worker side.
+    pub(crate) fn adopted(&self, count: u64) -> bool {
+        self.map.store(ADOPTED, count, Ordering::Release);
+        self.changed()
+    }
+
+    /// How many it says that it has adopted: no more than a process has descriptors, that sums stay sums. Supervisor side.
+    pub(crate) fn read_adopted(&self) -> u64 {
+        self.map.load(ADOPTED, Ordering::Acquire).min(u64::from(u32::MAX))
     }
 
     /// A question was found in the queue. Worker side.
@@ -179,7 +193,10 @@ mod tests {
         assert!(worker.closed(2));
         assert!(!worker.taken(2));
         assert_eq!(supervisor.read(2), Said { taken: 2, closed: 1, begun: 0 });
+        worker.adopted(u64::MAX);
+        assert_eq!(supervisor.read_adopted(), u64::from(u32::MAX));
         supervisor.reset();
         assert_eq!(supervisor.read(2), Said { taken: 0, closed: 0, begun: 0 });
+        assert_eq!(supervisor.read_adopted(), 0);
     }
 }

@@ -76,12 +76,12 @@ impl House {
             .fold(0, u64::saturating_add)
     }
 
-    /// All connections of a slot, open and untaken, at every listener.
+    /// All connections of a slot, open and untaken, at every listener, and those that it has adopted.
     fn load(&self, slot: u32, state: &Slot) -> (u64, u64) {
         let lanes = self.listeners.iter().filter_map(|(number, bound)| Some((*number, bound.lanes.get(&slot)?)));
         lanes
             .map(|(number, lane)| lane.load(state.page.read(number)))
-            .fold((0, 0), |(open, untaken), load| (open + load.open, untaken + load.untaken))
+            .fold((state.page.read_adopted(), 0), |(open, untaken), load| (open + load.open, untaken + load.untaken))
     }
 
     /// Gives a connection to the slot that the policy picks; it comes back where nobody has room.

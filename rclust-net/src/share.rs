@@ -15,6 +15,7 @@ use crate::accept::{self, Accepted};
 use crate::bind::{Ask, Key, Terms, Told};
 use crate::connection::Count;
 use crate::handoff::take::{Taken, Taker};
+use crate::kept::Kept;
 use crate::load::Page;
 use crate::place::Local;
 use crate::stats::Stats;
@@ -28,8 +29,9 @@ pub(crate) struct Share {
     taker: Taker,
     /// Where this worker accepts itself: the socket, and how many connections it wants.
     own: Option<Own>,
-    page: Page,
+    page: Arc<Page>,
     here: Here,
+    kept: Arc<Kept>,
 }
 
 #[derive(Debug)]
@@ -57,8 +59,8 @@ async fn ask(here: &Here, ask: &Ask) -> io::Result<(Told, Vec<OwnedFd>)> {
 }
 
 impl Share {
-    /// Asks the supervisor for a share of a socket.
-    pub(crate) async fn bind(here: Here, key: Key, terms: Terms) -> io::Result<Arc<Share>> {
+    /// Asks the supervisor for a share of a socket, whose connections want so long a quiet window.
+    pub(crate) async fn bind(here: Here, key: Key, terms: Terms, quiet: Duration) -> io::Result<Arc<Share>> {
         let most = terms.most_each.unwrap_or(u64::MAX);
         let (number, local, fds) = ask_bind(&here, key, terms).await?;
         let mut fds = fds.into_iter();
@@ -71,7 +73,10 @@ impl Share {
             }),
             None => None,
         };
-        let share = Share { number, local, taker: Taker::new(queue)?, own, page: Page::open(memory)?, here };
+        let (page, kept) = (Arc::new(Page::open(memory)?), Kept::of(&here));
+        kept.has_page(&here, &page);
+        kept.wants_quiet(quiet);
+        let share = Share { number, local, taker: Taker::new(queue)?, own, page, here, kept };
         share.here.listens();
         Ok(Arc::new(share))
     }
@@ -102,6 +107,10 @@ impl Share {
     /// The next connection. Cancel safe: nothing is awaited between taking it and returning it.
     pub(crate) async fn accept(self: &Arc<Self>) -> io::Result<(OwnedFd, Option<SocketAddr>, Count)> {
         loop {
+            if self.kept.is_draining() {
+                // What comes is for others.
+                std::future::pending::<()>().await;
+            }
             let taken = match &self.own {
                 None => self.taker.take(&self.here, || self.looked()).await?,
                 Some(own) => self.accept_own(own).await?,
@@ -110,7 +119,7 @@ impl Share {
                 continue;
             }
             self.count(Page::taken);
-            let count = Count::new(self.clone());
+            let count = Count::new(self.clone(), self.kept.clone());
             match taken {
                 Taken::Connection(socket, peer) => return Ok((socket, peer, count)),
                 Taken::Question => {}
@@ -128,8 +137,13 @@ impl Share {
                 return self.taker.take(&self.here, || self.looked()).await;
             }
             let closed = self.taker.closed.notified();
+            let draining = self.kept.draining.notified();
             tokio::pin!(closed);
             closed.as_mut().enable();
+            if self.kept.is_draining() {
+                // The supervisor has taken back what waits in its queue; the socket is still this worker's, its clients are not.
+                return std::future::pending().await;
+            }
             let said = self.page.read(self.number);
             if said.taken.saturating_sub(said.closed) >= own.most {
                 closed.await;
@@ -138,6 +152,7 @@ impl Share {
             let socket = own.socket.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut guard = tokio::select! {
                 taken = self.taker.take(&self.here, || self.looked()) => return taken,
+                () = draining => continue,
                 guard = socket.readable() => guard?,
             };
             // What waits is for those who live.

@@ -45,4 +45,6 @@ pub struct SlotStats {
     pub open: u64,
     /// In its queue, not taken.
     pub untaken: u64,
+    /// Connections that its worker has adopted, of whatever listener. They are part of its load.
+    pub adopted: u64,
 }

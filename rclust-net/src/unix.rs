@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{os::fd::RawFd, os::unix::net as std_net};
 
 use rclust_core::extension::Here;
@@ -10,6 +11,7 @@ use rclust_core::extension::Here;
 use crate::bind::Terms;
 use crate::connection::UnixStream;
 use crate::dispatch::Dispatch;
+use crate::drain::QUIET;
 use crate::listener::{key, manner, terms};
 use crate::open::{self, SocketFile};
 use crate::place::{self, Place};
@@ -45,7 +47,7 @@ impl UnixListener {
 
     /// Settings beyond the path.
     pub fn builder() -> UnixListenerBuilder {
-        UnixListenerBuilder { terms: terms(), exclusive: false, name: None }
+        UnixListenerBuilder { terms: terms(), quiet: QUIET, exclusive: false, name: None }
     }
 
     /// A listener of this process's own, from the standard library's: no other worker has it, and its file stays.
@@ -69,7 +71,7 @@ impl UnixListener {
         match &self.0 {
             Kind::Plain(listener, _) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((stream.into(), peer))
+                Ok((UnixStream::from(stream).adopt(), peer))
             }
             Kind::Shared(share) => {
                 let (socket, _, count) = share.accept().await?;
@@ -125,6 +127,7 @@ impl Drop for UnixListener {
 #[must_use = "a builder does nothing until `bind`"]
 pub struct UnixListenerBuilder {
     terms: Terms,
+    quiet: Duration,
     exclusive: bool,
     name: Option<String>,
 }
@@ -158,6 +161,12 @@ impl UnixListenerBuilder {
     /// How many of its connections this worker wants.
     pub fn max_connections_per_worker(mut self, most: u64) -> Self {
         self.terms.most_each = Some(most);
+        self
+    }
+
+    /// As [`TcpListenerBuilder::quiet`](crate::TcpListenerBuilder::quiet).
+    pub fn quiet(mut self, window: Duration) -> Self {
+        self.quiet = window;
         self
     }
 
@@ -208,7 +217,7 @@ impl UnixListenerBuilder {
         match Here::worker() {
             Some(here) if !self.exclusive => {
                 let key = key(&here, place, false, self.name.clone());
-                let share = Share::bind(here, key, self.terms.clone()).await?;
+                let share = Share::bind(here, key, self.terms.clone(), self.quiet).await?;
                 Ok(UnixListener(Kind::Shared(share)))
             }
             _ => {

@@ -2,10 +2,10 @@
 
 use std::process;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rclust::cluster::net::{self, Arrival, Candidate, Dispatch, Policy, Stats, TcpListener, UdpSocket, UnixListener};
-use rclust::cluster::{self, Context, Never, Pool, Supervisor};
+use rclust::cluster::{self, Context, Never, Pool, SHUTDOWN, Shutdown, Supervisor};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
 struct Lines;
@@ -77,7 +77,17 @@ impl cluster::Worker for Lines {
             println!("{} lies", cx.name());
             return Ok(Lines);
         }
-        let (slot, shutdown) = (cx.slot(), cx.shutdown());
+        let (slot, shutdown, draining, name) = (cx.slot(), cx.shutdown(), cx.draining(), cx.name().to_owned());
+        if variable("QUIET").is_some() {
+            let close = cx.shutdown();
+            cx.spawn(async move {
+                draining.await;
+                println!("{name} drains");
+                let began = Instant::now();
+                close.await;
+                println!("{name} closes after {} ms", began.elapsed().as_millis());
+            });
+        }
         cx.spawn_linked(async move {
             let listener = Rc::new(listener);
             let tasks = tokio::task::LocalSet::new();
@@ -93,7 +103,13 @@ impl cluster::Worker for Lines {
             };
             tokio::select! {
                 outcome = tasks.run_until(accepting) => outcome,
-                () = shutdown => std::io::Result::Ok(()),
+                () = shutdown => {
+                    if variable("ENDLESS").is_some() {
+                        // Its connections end when their clients leave, or are cut.
+                        tasks.await;
+                    }
+                    std::io::Result::Ok(())
+                }
             }
         });
         Ok(Lines)
@@ -142,6 +158,9 @@ impl Listener {
         let most_each = variable("MOST_EACH").and_then(|most| most.split(',').nth(slot)?.parse().ok());
         if let Some(path) = place.strip_prefix("unix:") {
             let mut builder = UnixListener::builder().dispatch(dispatch()?);
+            if let Some(window) = number("QUIET") {
+                builder = builder.quiet(Duration::from_millis(window));
+            }
             if let Some(mode) = variable("MODE") {
                 builder = builder.mode(u32::from_str_radix(&mode, 8)?);
             }
@@ -151,6 +170,9 @@ impl Listener {
             return Ok(Listener::Udp(UdpSocket::bind(address).await?));
         }
         let mut builder = TcpListener::builder().dispatch(dispatch()?).v6_only(variable("V6_ONLY").is_some());
+        if let Some(window) = number("QUIET") {
+            builder = builder.quiet(Duration::from_millis(window));
+        }
         if let Some(most) = number("MOST") {
             builder = builder.max_connections(most);
         }
@@ -224,6 +246,7 @@ async fn main() -> cluster::Result<()> {
     let workers = number("WORKERS").unwrap_or(4) as usize;
     let lines = Pool::<Lines>::new("lines")
         .size(workers)
+        .shutdown(if variable("ENDLESS").is_some() { Shutdown::Infinity } else { Shutdown::Timeout(SHUTDOWN) })
         .intensity(number("INTENSITY").unwrap_or(1000) as u32, Duration::from_secs(1));
     let cluster = Supervisor::one_for_one().child(lines).start().await?;
     println!("serving");

@@ -46,6 +46,30 @@ type Then = Box<dyn FnOnce(Answered) + Send>;
 pub(crate) struct Stop {
     pub(crate) why: StopReason,
     pub(crate) deadline: Option<Duration>,
+    /// Last calls are over: what is open is to be closed.
+    pub(crate) close: bool,
+}
+
+impl Stop {
+    /// An order that has just come.
+    pub(crate) fn new(why: StopReason, deadline: Option<Duration>) -> Stop {
+        Stop { why, deadline, close: false }
+    }
+}
+
+/// What an extension does between an order to stop and the close.
+type LastCalls = Box<dyn FnOnce(Option<Duration>, Close) -> BoxFuture<'static, ()> + Send>;
+
+/// Begins the close of a worker that was ordered to stop, at its drop at the latest.
+pub(crate) struct Close(Arc<Control>);
+
+impl Drop for Close {
+    fn drop(&mut self) {
+        self.0.stop.send_if_modified(|stop| match stop {
+            Some(stop) => !std::mem::replace(&mut stop.close, true),
+            None => false,
+        });
+    }
 }
 
 /// News of another worker's end.
@@ -68,6 +92,8 @@ pub(crate) struct Control {
     next: AtomicU64,
     stop: watch::Sender<Option<Stop>>,
     asked: AtomicBool,
+    /// Taken by the order to stop.
+    last_calls: Mutex<Option<LastCalls>>,
     downs: Mutex<Option<tokio::sync::mpsc::UnboundedSender<PeerDown>>>,
     watched: Mutex<HashMap<u64, Slot>>,
     /// Whether the first listener makes this worker ready (else `start` does, by returning).
@@ -87,6 +113,7 @@ impl Control {
             next: AtomicU64::new(1),
             stop: watch::channel(None).0,
             asked: AtomicBool::new(false),
+            last_calls: Mutex::default(),
             downs: Mutex::default(),
             watched: Mutex::default(),
             ready_by_listening,
@@ -107,7 +134,7 @@ impl Control {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Changes when an order to stop comes.
+    /// Changes when an order to stop comes, and when the close begins.
     pub(crate) fn stop(&self) -> watch::Receiver<Option<Stop>> {
         self.stop.subscribe()
     }
@@ -200,7 +227,7 @@ impl Control {
     }
 
     fn handle(
-        &self,
+        self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         word: ToWorker,
         fds: Vec<OwnedFd>,
@@ -234,7 +261,7 @@ impl Control {
                     then((answer, fds));
                 }
             }
-            ToWorker::Stop { why, deadline } => self.order_stop(Stop { why, deadline }),
+            ToWorker::Stop { why, deadline } => self.order_stop(Stop::new(why, deadline)),
             ToWorker::Current { again } => endpoint.set_again(again),
             ToWorker::PeerDown { worker, seat, name, taken, reason, watched } => {
                 if let Some(taken) = taken {
@@ -260,15 +287,24 @@ impl Control {
         self.waiting.lock().as_mut()?.remove(&id)
     }
 
-    fn order_stop(&self, stop: Stop) {
+    /// The first order counts. On the control thread, which has time also where the program has none.
+    fn order_stop(self: &Arc<Self>, stop: Stop) {
+        if self.stop.borrow().is_some() {
+            return;
+        }
         self.asked.store(true, Ordering::Relaxed);
-        self.stop.send_if_modified(|current| {
-            let first = current.is_none();
-            if first {
-                *current = Some(stop);
-            }
-            first
-        });
+        // The extension knows before the program does.
+        let last_calls = self.last_calls.lock().take();
+        let last_calls = last_calls.map(|last_calls| last_calls(stop.deadline, Close(self.clone())));
+        self.stop.send_replace(Some(Stop { close: last_calls.is_none(), ..stop }));
+        if let Some(last_calls) = last_calls {
+            background::spawn(last_calls);
+        }
+    }
+
+    /// Says what is to be done between an order to stop and the close; after the order there is nothing to do.
+    pub(crate) fn before_close(&self, last_calls: LastCalls) {
+        *self.last_calls.lock() = Some(last_calls);
     }
 }
 
@@ -407,7 +443,7 @@ async fn read(
                 let control = control.clone();
                 background::spawn(async move {
                     tokio::time::sleep(TERM_PATIENCE).await;
-                    control.order_stop(Stop { why: StopReason::Signal, deadline: None });
+                    control.order_stop(Stop::new(StopReason::Signal, None));
                 });
             }
         }

@@ -112,7 +112,7 @@ async fn run<W: Worker>(
             biased;
             order = stop.wait_for(Option::is_some) => {
                 let order = order.ok().and_then(|order| *order);
-                let asked = Stop { why: crate::exit::StopReason::Shutdown, deadline: None };
+                let asked = Stop::new(crate::exit::StopReason::Shutdown, None);
                 return Ok(End::Asked(order.unwrap_or(asked)));
             }
             Some(report) = inputs.linked.recv() => return Ok(End::Linked(report)),

@@ -1,0 +1,188 @@
+//! What a worker keeps beside its listeners: its binds so far, and how its connections stand, for its drain.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rclust_core::extension::{Close, Here};
+use tokio::sync::Notify;
+
+use crate::bind::Counter;
+use crate::drain::{self, Drain, Look};
+use crate::load::Page;
+
+/// No order to stop has come.
+const SERVING: u8 = 0;
+/// Nothing new comes, and traffic is noted.
+const LAST_CALLS: u8 = 1;
+/// What is still open is at its end.
+const CUT: u8 = 2;
+
+/// See the module. One for each worker.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) binds: Mutex<Counter>,
+    phase: AtomicU8,
+    /// Connections that count for this worker, of all its listeners, and those that it adopted.
+    open: AtomicU64,
+    /// When the drain began.
+    began: OnceLock<Instant>,
+    /// When one of them last had traffic, in nanoseconds since then.
+    last: AtomicU64,
+    /// The longest quiet window that a listener asked for, in nanoseconds; 0: none has asked.
+    quiet: AtomicU64,
+    held: AtomicBool,
+    /// While it drains: none is open any more.
+    ended: Notify,
+    /// The drain has begun.
+    pub(crate) draining: Notify,
+    /// Connections are cut: each that waits for its client waits for this too.
+    pub(crate) cut: Arc<Notify>,
+    /// How many it has adopted, and where the supervisor sees that.
+    adopted: Mutex<Adopted>,
+}
+
+#[derive(Debug, Default)]
+struct Adopted {
+    count: u64,
+    page: Option<Arc<Page>>,
+}
+
+impl Kept {
+    /// What this worker keeps. From the first call on its close waits for its connections.
+    pub(crate) fn of(here: &Here) -> Arc<Kept> {
+        let kept = here.kept::<Kept>();
+        if !kept.held.swap(true, Ordering::AcqRel) {
+            let own = kept.clone();
+            here.before_close(move |deadline, close| own.drain(deadline, close));
+        }
+        kept
+    }
+
+    /// A listener wants so long a quiet window.
+    pub(crate) fn wants_quiet(&self, window: Duration) {
+        self.quiet.fetch_max(nanos(window).max(1), Ordering::Relaxed);
+    }
+
+    /// The slot's page has come, with a listener.
+    pub(crate) fn has_page(&self, here: &Here, page: &Arc<Page>) {
+        let mut adopted = self.adopted();
+        if adopted.page.is_none() {
+            adopted.page = Some(page.clone());
+            adopted.tell(here);
+        }
+    }
+
+    /// A connection counts for this worker.
+    pub(crate) fn opened(&self) {
+        self.open.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// It does so no more.
+    pub(crate) fn closed(&self) {
+        // Either the drain sees that none is open, or we see that it waits.
+        if self.open.fetch_sub(1, Ordering::SeqCst) == 1 && self.phase.load(Ordering::SeqCst) != SERVING {
+            self.ended.notify_one();
+        }
+    }
+
+    /// The same for one that is no listener's of the supervisor.
+    pub(crate) fn adopt(&self, here: &Here) {
+        self.opened();
+        let mut adopted = self.adopted();
+        adopted.count += 1;
+        adopted.tell(here);
+    }
+
+    /// It ended, or was moved on.
+    pub(crate) fn give_up(&self, here: &Here) {
+        let mut adopted = self.adopted();
+        adopted.count -= 1;
+        adopted.tell(here);
+        drop(adopted);
+        self.closed();
+    }
+
+    fn adopted(&self) -> std::sync::MutexGuard<'_, Adopted> {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection had traffic. One load, unless the worker drains.
+    #[inline]
+    pub(crate) fn traffic(&self) {
+        if self.phase.load(Ordering::Relaxed) != SERVING {
+            self.note_traffic();
+        }
+    }
+
+    #[cold]
+    fn note_traffic(&self) {
+        if let Some(began) = self.began.get() {
+            self.last.store(nanos(began.elapsed()), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the worker takes no connection any more.
+    #[inline]
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase.load(Ordering::Acquire) != SERVING
+    }
+
+    /// Whether its connections are cut.
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == CUT
+    }
+
+    /// Begins last calls; what comes of it lasts to the close, and where there is no deadline, to the cut.
+    fn drain(self: Arc<Self>, deadline: Option<Duration>, close: Close) -> impl Future<Output = ()> + Send {
+        let quiet = match self.quiet.load(Ordering::Relaxed) {
+            0 => drain::QUIET,
+            nanos => Duration::from_nanos(nanos),
+        };
+        let drain = Drain::new(Instant::now(), quiet, deadline);
+        // There is one order.
+        let _ = self.began.set(drain.began());
+        self.phase.store(LAST_CALLS, Ordering::SeqCst);
+        self.draining.notify_waiters();
+        async move {
+            loop {
+                let last = Duration::from_nanos(self.last.load(Ordering::Relaxed));
+                match drain.look(Instant::now(), self.open.load(Ordering::SeqCst), last) {
+                    Look::Close => break,
+                    Look::Until(at) => self.wait(at).await,
+                }
+            }
+            drop(close);
+            let Some(at) = drain.cut() else { return };
+            while Instant::now() < at {
+                self.wait(at).await;
+            }
+            self.phase.store(CUT, Ordering::SeqCst);
+            self.cut.notify_waiters();
+        }
+    }
+
+    /// Until then, or until none is open.
+    async fn wait(&self, at: Instant) {
+        tokio::select! {
+            () = tokio::time::sleep_until(at.into()) => {}
+            () = self.ended.notified() => {}
+        }
+    }
+}
+
+impl Adopted {
+    fn tell(&self, here: &Here) {
+        let Some(page) = &self.page else { return };
+        // The page is the slot's: after this worker's death its successor counts.
+        if here.while_alive(|| page.adopted(self.count)) == Some(true) {
+            here.room();
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
