@@ -134,10 +134,10 @@ impl<T: Transfer> Carried for Cell<T> {
     }
 }
 
-/// What a [`Socket`] can carry: the sockets of tokio and std, `File`, `OwnedFd`. Sealed.
+/// What a [`Socket`] can carry: the sockets of tokio and std, streams of `rclust-net`, `File`, `OwnedFd`. Its methods are ours.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot travel in a `Socket`",
-    note = "a `Socket` carries the sockets of `tokio::net` and `std::net`, those of `std::os::unix::net`, `std::fs::File` and `OwnedFd`"
+    note = "a `Socket` carries the sockets of `tokio::net` and `std::net`, those of `std::os::unix::net`, streams of `cluster::net`, `std::fs::File` and `OwnedFd`"
 )]
 pub trait Transfer: Sized + Send + 'static {
     /// Its descriptor.

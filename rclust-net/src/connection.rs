@@ -2,10 +2,12 @@
 
 use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use rclust_core::Transfer;
 use rclust_core::extension::Here;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::futures::OwnedNotified;
@@ -21,8 +23,8 @@ pub type UnixStream = Stream<tokio::net::UnixStream>;
 
 /// A connection: tokio's stream, which it dereferences to, and the count it has in its worker's load.
 ///
-/// It counts for the incarnation that took it until it is dropped or moved out by [`Stream::into_inner`]. One that came otherwise may be
-/// [adopted](Stream::adopt).
+/// It counts for the incarnation that took it until it is dropped, moved out by [`Stream::into_inner`], or sent away in a message
+/// ([`Socket<TcpStream>`](rclust_core::Socket)): from then on it is the receiver's, who may [`adopt`](Stream::adopt) it.
 ///
 /// While its worker drains, reads and writes of a connection that counts put the close off (`Context::shutdown`). What goes past this type
 /// is not seen: tokio's `try_read`, `split`, `into_inner`.
@@ -116,6 +118,14 @@ impl<S> Stream<S> {
 
     /// Makes a connection that came in a message (or otherwise past a shared listener) count for this worker: in its load, and in its
     /// drain. Outside a worker of a cluster, and where it counts already, nothing changes.
+    ///
+    /// ```
+    /// # use rclust_core::Socket;
+    /// # use rclust_net::TcpStream;
+    /// # fn on_message(client: Socket<TcpStream>) {
+    /// let client = client.into_inner().adopt();
+    /// # }
+    /// ```
     #[must_use]
     pub fn adopt(mut self) -> Stream<S> {
         if let (None, Some(here)) = (&self.count, Here::worker()) {
@@ -158,6 +168,17 @@ impl<S> Stream<S> {
 
 fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the worker stops, and its connections have had their time")
+}
+
+/// Its count ends when it is sent; what arrives counts for nobody until it is adopted.
+impl<S: Transfer> Transfer for Stream<S> {
+    fn as_descriptor(&self) -> BorrowedFd<'_> {
+        self.stream.as_descriptor()
+    }
+
+    fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Stream::new(S::from_fd(fd)?, None))
+    }
 }
 
 impl From<tokio::net::TcpStream> for TcpStream {
