@@ -76,12 +76,11 @@ fn run(address: SocketAddr, path: &str, keeps: bool, tally: &Tally, witness: &dy
                 if fresh || outcome.is_err() {
                     witness(connection.port(), outcome.as_ref().map(|_| ()).map_err(|failure| *failure));
                 }
-                outcome.map(|response| {
-                    // The server may say that this was the last answer.
-                    let last = response.header("connection") == Some("close");
-                    kept = (keeps && !last).then_some(connection);
-                    response
-                })
+                // The server may say that this was the last answer.
+                if outcome.as_ref().is_ok_and(|response| response.header("connection") != Some("close")) && keeps {
+                    kept = Some(connection);
+                }
+                outcome
             }
             Err(failure) => Err(failure),
         };
