@@ -314,7 +314,7 @@ pub fn settle(data: &[u8]) {
             let word = |at| map.load(at as usize, Ordering::Acquire);
             assert_eq!(word(place.taken_word()), word(place.done_word()), "something is still in hand");
         }
-        stays.repair();
+        stays.repair(Part::Whole, true);
         let next = house.lane(DIES, STAYS).expect("the next incarnation's lane");
         let mut bytes = Vec::new();
         let mut taken = 0;

@@ -117,11 +117,8 @@ impl<M: Message> PoolRef<M> {
     /// # Cancel safety
     /// Dropped before completion, the reload goes on.
     pub async fn reload(&self) -> Result<(), ManageError> {
-        let refused = |refusal| ManageError::Refused {
-            supervisor: self.path.to_string(),
-            child: "reload".to_owned(),
-            refusal,
-        };
+        let refused =
+            |refusal| ManageError::Refused { supervisor: self.path.to_string(), child: "reload".to_owned(), refusal };
         let shared = self.cluster.clone().ok_or_else(|| {
             let text = "only the supervisor's program can order a reload: send it a message that asks for one";
             refused(Refusal::Bad(text.to_owned()))

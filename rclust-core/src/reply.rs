@@ -160,8 +160,8 @@ impl<T: Serialize> Reply<T> {
     pub fn send(self, value: T) {
         let state = std::mem::replace(&mut *self.cell.0.lock(), State::Empty);
         let me = match &state {
-            State::Remote(remote) => remote.endpoint.me(),
-            State::Local(_) | State::Empty => endpoint::current().map_or(NOBODY, |own| own.me()),
+            State::Remote(remote) => remote.endpoint.asker(),
+            State::Local(_) | State::Empty => endpoint::current().map_or(NOBODY, |own| own.asker()),
         };
         let mut bytes = Vec::new();
         let encoded = payload::encode(&value, me, &mut bytes);
@@ -310,7 +310,7 @@ impl<T: DeserializeOwned + 'static> Ask<T> {
         let sent = lane.and_then(|(endpoint, lane)| {
             let (endpoint, lane) = (endpoint.clone(), lane.clone());
             let mut bytes = Vec::new();
-            match payload::encode(&message, endpoint.me(), &mut bytes) {
+            match payload::encode(&message, endpoint.asker(), &mut bytes) {
                 Ok(aside) => Ok(Sendable { endpoint, lane, bytes, aside, receiver }),
                 Err(error) => Err(AskError::Unsendable { to: to.to_owned(), error }),
             }

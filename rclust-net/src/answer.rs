@@ -93,18 +93,31 @@ async fn bind_and_tell(house: Shared, worker: WorkerId, id: u64, wish: Wish) {
 fn bind(house: &Shared, worker: WorkerId, wish: &Wish) -> io::Result<Bind> {
     let Wish { key, terms, descriptors } = wish;
     let mut own = house.borrow_mut();
-    let Some(slot) = own.slots.get_mut(&worker.slot.0).filter(|slot| slot.current == worker) else {
-        return Err(io::Error::other("this worker is not current any more"));
+    let not_current = || io::Error::other("this worker is not current any more");
+    let slot = own.slots.get_mut(&worker.slot.0).ok_or_else(not_current)?;
+    let most = load::most(*descriptors);
+    let (memory, ready) = if let Some(next) = slot.next_as(worker) {
+        next.most = most;
+        (next.memory.clone(), None)
+    } else if slot.current == worker {
+        slot.most = most;
+        (slot.memory.clone(), Some(slot.ready))
+    } else {
+        return Err(not_current());
     };
-    slot.most = load::most(*descriptors);
-    let (memory, ready) = (slot.memory.clone(), slot.ready);
     let known = own.listeners.iter().find(|(_, bound)| bound.key == *key).map(|(number, _)| *number);
     let number = match known {
         Some(number) => number,
         None => open(house, &mut own, key, terms)?,
     };
-    let bound = own.listeners.get_mut(&number).ok_or_else(|| io::Error::other("the listener is gone"))?;
-    let lane = match bound.lanes.entry(worker.slot.0) {
+    let House { listeners, slots, .. } = &mut *own;
+    let bound = listeners.get_mut(&number).ok_or_else(|| io::Error::other("the listener is gone"))?;
+    let next = slots.get_mut(&worker.slot.0).and_then(|slot| slot.next_as(worker));
+    let entry = match next {
+        Some(next) => next.lanes.entry(number),
+        None => bound.lanes.entry(worker.slot.0),
+    };
+    let lane = match entry {
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => entry.insert(Lane::new(match &bound.intake {
             Intake::Handed { .. } => Some(Queue::new()?),
@@ -115,7 +128,9 @@ fn bind(house: &Shared, worker: WorkerId, wish: &Wish) -> io::Result<Bind> {
     match (&mut bound.intake, &lane.queue) {
         (Intake::Kernel(kernel), _) => {
             let socket = kernel.socket_of(worker.slot.0)?;
-            kernel.set_ready(worker.slot.0, ready, std::time::Instant::now());
+            if let Some(ready) = ready {
+                kernel.set_ready(worker.slot.0, ready, std::time::Instant::now());
+            }
             fds.extend([kernel.leftovers.receiving_end(), memory, socket]);
         }
         (Intake::Datagrams(socket), _) => fds.push(socket.clone()),
@@ -186,12 +201,14 @@ fn again(own: &mut House, worker: WorkerId, number: u32) -> (Told, Vec<Arc<Owned
     if own.is_stopping() {
         return (Told::Quiet, Vec::new());
     }
-    if !own.is_current(worker) {
+    let slot = own.slots.get_mut(&worker.slot.0);
+    let next = slot.and_then(|slot| slot.next_as(worker)).map(|next| next.lanes.contains_key(&number));
+    if next.is_none() && !own.is_current(worker) {
         return (not_yours(), Vec::new());
     }
     let Some(bound) = own.listeners.get_mut(&number) else { return (not_yours(), Vec::new()) };
     match &mut bound.intake {
-        Intake::Kernel(kernel) if bound.lanes.contains_key(&worker.slot.0) => {
+        Intake::Kernel(kernel) if next.unwrap_or_else(|| bound.lanes.contains_key(&worker.slot.0)) => {
             let socket = kernel.socket_of(worker.slot.0);
             bound.room.notify_one();
             own.steer(number);

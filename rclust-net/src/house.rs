@@ -22,6 +22,7 @@ use crate::place::Local;
 use crate::registry::KeyOf;
 use crate::stall::Stall;
 use crate::stats::{SlotStats, Stats};
+use crate::succession::{Next, Retired};
 
 /// One slot of the tree, as far as connections are concerned.
 pub(crate) struct Slot {
@@ -33,6 +34,12 @@ pub(crate) struct Slot {
     pub(crate) memory: Arc<OwnedFd>,
     /// How many connections its limit of open descriptors allows.
     pub(crate) most: u64,
+    /// Whether the current incarnation's process lives.
+    pub(crate) alive: bool,
+    /// What a reload is starting for it.
+    pub(crate) next: Option<Next>,
+    /// What a reload has replaced.
+    pub(crate) retired: Option<Retired>,
 }
 
 /// One slot's queue at one listener.
@@ -77,6 +84,12 @@ impl Lane {
         if self.queue.as_ref().is_none_or(|queue| queue.untaken() == 0) {
             self.stall.is_back();
         }
+    }
+
+    /// Its worker has dropped it once. `true`: as often as it had bound it.
+    pub(crate) fn dropped_one(&mut self) -> bool {
+        self.binds = self.binds.saturating_sub(1);
+        self.binds == 0
     }
 
     /// How its connections stand.
@@ -134,7 +147,7 @@ pub(crate) struct Bound {
     pub(crate) peeking: u32,
     pub(crate) accepted: u64,
     /// Handed to slots that are not its own any more.
-    handed_before: u64,
+    pub(crate) handed_before: u64,
     /// Accepted from the kernel's queue of a slot that stays down.
     pub(crate) left: u64,
     pub(crate) moved: u64,
@@ -166,7 +179,7 @@ impl Bound {
     }
 
     /// A slot has it no more.
-    fn leave(&mut self, slot: u32, slots: &BTreeMap<u32, Slot>) {
+    pub(crate) fn leave(&mut self, slot: u32, slots: &BTreeMap<u32, Slot>) {
         if let Intake::Kernel(kernel) = &mut self.intake {
             kernel.forget(slot, Instant::now());
             kernel.steer(|slot| slots.get(&slot).is_some_and(|state| state.ready));
@@ -231,15 +244,20 @@ impl House {
     }
 
     pub(crate) fn started(&mut self, worker: WorkerId, name: Arc<str>, index: usize) {
+        if self.slots.get(&worker.slot.0).is_some_and(|slot| slot.alive) {
+            return self.succeeds(worker);
+        }
         match self.slots.get_mut(&worker.slot.0) {
             Some(slot) => {
                 slot.current = worker;
-                slot.ready = false;
+                (slot.ready, slot.alive) = (false, true);
                 slot.page.reset();
             }
             None => match Page::create() {
                 Ok((page, memory)) => {
-                    let slot = Slot { current: worker, name, index, ready: false, page, memory, most: u64::MAX };
+                    let (ready, most) = (false, u64::MAX);
+                    let (alive, next, retired) = (true, None, None);
+                    let slot = Slot { current: worker, name, index, ready, page, memory, most, alive, next, retired };
                     self.slots.insert(worker.slot.0, slot);
                 }
                 Err(error) => {
@@ -259,14 +277,8 @@ impl House {
     pub(crate) fn set_ready(&mut self, worker: WorkerId, ready: bool) {
         if let Some(slot) = self.slots.get_mut(&worker.slot.0).filter(|slot| slot.current == worker) {
             slot.ready = ready;
-            for bound in self.listeners.values_mut() {
-                if let (Intake::Kernel(kernel), true) = (&mut bound.intake, bound.lanes.contains_key(&worker.slot.0)) {
-                    kernel.set_ready(worker.slot.0, ready, Instant::now());
-                    kernel.steer(|slot| self.slots.get(&slot).is_some_and(|state| state.ready));
-                }
-            }
+            self.tell_ready(worker.slot.0, ready);
         }
-        self.wake_all();
     }
 
     pub(crate) fn is_current(&self, worker: WorkerId) -> bool {
@@ -289,23 +301,19 @@ impl House {
 
     pub(crate) fn close(&mut self, worker: WorkerId, number: u32) {
         if !self.is_current(worker) {
-            return;
+            return self.next_closes(worker, number);
         }
         let Some(bound) = self.listeners.get_mut(&number) else { return };
         let Some(lane) = bound.lanes.get_mut(&worker.slot.0) else { return };
-        lane.binds = lane.binds.saturating_sub(1);
-        if lane.binds > 0 {
+        if !lane.dropped_one() {
             return;
         }
         let back = lane.read_back();
         bound.handed_before += lane.total;
         bound.lanes.remove(&worker.slot.0);
         bound.hold(back);
-        bound.leave(worker.slot.0, &self.slots);
-        if bound.lanes.is_empty() {
-            // Dropped by every worker, not lost with a dead one: the socket closes with its task.
-            self.remove(number);
-        }
+        // Dropped by every worker, not lost with a dead one: the socket closes with its task.
+        self.left(worker.slot.0, number);
     }
 
     /// A slot will never be filled again: its page and its queues go, and listeners that no other slot has bound.
@@ -318,17 +326,15 @@ impl House {
             let back = lane.read_back();
             bound.hold(back);
             bound.leave(slot, &self.slots);
-            if bound.lanes.is_empty() {
-                empty.push(*number);
-            }
+            empty.push(*number);
         }
         for number in empty {
-            self.remove(number);
+            self.remove_unbound(number);
         }
     }
 
-    /// Closes a listener that nobody has any more.
-    fn remove(&mut self, number: u32) {
+    /// Closes a listener.
+    pub(crate) fn remove(&mut self, number: u32) {
         let Some(bound) = self.listeners.remove(&number) else { return };
         bound.room.notify_one();
         if !bound.held.is_empty() {
@@ -340,7 +346,12 @@ impl House {
     /// What a listener of this worker has done.
     pub(crate) fn stats(&self, worker: WorkerId, number: u32) -> Option<Stats> {
         let bound = self.listeners.get(&number)?;
-        let own = self.is_current(worker) && bound.lanes.contains_key(&worker.slot.0);
+        let slot = self.slots.get(&worker.slot.0)?;
+        let next = slot.next.as_ref().filter(|next| next.worker == worker);
+        let own = match next {
+            Some(next) => next.lanes.contains_key(&number),
+            None => slot.current == worker && bound.lanes.contains_key(&worker.slot.0),
+        };
         own.then(|| self.stats_of(number, bound))
     }
 
@@ -363,6 +374,7 @@ impl House {
                 handed: if lane.queue.is_some() { lane.total } else { said.taken },
                 open: load.open,
                 untaken: load.untaken,
+                retiring: state.retired.as_ref().and_then(|retired| retired.load(number)).map_or(0, |load| load.open),
                 adopted: state.page.read_adopted(),
             })
         });

@@ -49,6 +49,7 @@ mod share;
 mod stall;
 mod stats;
 mod steer;
+mod succession;
 mod sys;
 pub mod testing;
 mod udp;

@@ -62,6 +62,7 @@ fn handle(house: &Shared, event: Event) {
     match event {
         Event::Started { worker, name, index } => house.borrow_mut().started(worker, name, index),
         Event::Ready { worker } => house.borrow_mut().set_ready(worker, true),
+        Event::Replaced { worker, by } => house.borrow_mut().replaced(worker, by),
         Event::Draining { worker, quiet } => {
             let mut own = house.borrow_mut();
             own.set_ready(worker, false);

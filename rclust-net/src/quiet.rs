@@ -28,6 +28,7 @@ impl House {
 
     pub(crate) fn gone(&mut self, worker: WorkerId) {
         self.draining.retain(|(draining, _)| *draining != worker);
+        self.process_gone(worker);
     }
 
     /// Answers for the draining workers that have read from everything they took.
@@ -35,7 +36,7 @@ impl House {
         let waiting = std::mem::take(&mut self.draining);
         for (worker, quiet) in waiting {
             if let Some(slot) = self.slots.get(&worker.slot.0) {
-                slot.page.want();
+                slot.retired_as(worker).map_or(&slot.page, |retired| &retired.page).want();
             }
             if self.has_unread(worker) {
                 self.draining.push((worker, quiet));
@@ -47,7 +48,13 @@ impl House {
     }
 
     fn has_unread(&self, worker: WorkerId) -> bool {
-        let Some(slot) = self.slots.get(&worker.slot.0).filter(|slot| slot.current == worker) else { return false };
+        let Some(slot) = self.slots.get(&worker.slot.0) else { return false };
+        if let Some(retired) = slot.retired_as(worker) {
+            return retired.has_unread();
+        }
+        if slot.current != worker {
+            return false;
+        }
         self.listeners.iter().any(|(number, bound)| {
             let lane = bound.lanes.get(&worker.slot.0);
             lane.is_some_and(|lane| lane.load(slot.page.read(*number)).unread > 0)

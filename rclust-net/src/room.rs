@@ -73,7 +73,7 @@ impl House {
         lanes
             .map(|(lane, state)| lane.load(state.page.read(number)))
             .map(|load| load.open + load.untaken)
-            .fold(0, u64::saturating_add)
+            .fold(self.still_open(number), u64::saturating_add)
     }
 
     /// All connections of a slot, open and untaken, at every listener, and those that it has adopted.

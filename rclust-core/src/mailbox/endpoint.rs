@@ -486,11 +486,11 @@ impl Endpoint {
         self.lanes.read().get(&peer).is_some_and(|lane| lane.is_distrusted())
     }
 
-    /// The process on the other side of a lane is dead. What it spoilt there is put in order before the next one looks: the
-    /// supervisor's own counts are the truth, and it alone does this.
-    pub(crate) fn repair(&self, peer: Slot) {
+    /// A process on the other side of a lane is dead, which had this part of it. What it spoilt there is put in order before the
+    /// next one looks: the supervisor's own counts are the truth, and it alone does this. `alone`: nobody else has a part there.
+    pub(crate) fn repair(&self, peer: Slot, part: Part, alone: bool) {
         let lane = self.lanes.read().get(&peer).cloned();
-        if let Some(lane) = lane.filter(|lane| lane.repair()) {
+        if let Some(lane) = lane.filter(|lane| lane.repair(part, alone)) {
             self.activate(&lane);
         }
     }

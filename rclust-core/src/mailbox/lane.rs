@@ -138,14 +138,31 @@ impl Parts {
         let mine = if self.me == self.peer { theirs } else { self.end };
         let place = layout.messages_of(mine);
         let waiting = self.sizes.waiting[mine as usize];
+        // What another process uses in this moment is not looked at: its cursors move.
+        let writer = |place| match self.part {
+            Part::Inbox => Ok(Writer::absent(map.clone(), place)),
+            Part::Whole | Part::Seat => Writer::open(map.clone(), place, waiting),
+        };
+        let reader = |place, absent| match self.part == absent {
+            true => Ok(Reader::absent(map.clone(), place)),
+            false => Reader::open(map.clone(), place),
+        };
         Ok(Rings {
-            out: Writer::open(map.clone(), place, waiting).map_err(invalid)?,
-            replies: Writer::open(map.clone(), layout.replies_of(mine), waiting).map_err(invalid)?,
-            inbox: Reader::open(map.clone(), layout.messages_of(theirs)).map_err(invalid)?,
-            answers: Reader::open(map, layout.replies_of(theirs)).map_err(invalid)?,
+            out: writer(place).map_err(invalid)?,
+            replies: writer(layout.replies_of(mine)).map_err(invalid)?,
+            inbox: reader(layout.messages_of(theirs), Part::Seat).map_err(invalid)?,
+            answers: reader(layout.replies_of(theirs), Part::Inbox).map_err(invalid)?,
             inline: [place.largest_payload(), layout.replies_of(mine).largest_payload()],
             largest: self.sizes.largest[mine as usize],
         })
+    }
+
+    /// The messages of the other side alone.
+    fn inbox(&self) -> io::Result<Reader> {
+        let invalid = |what: Corrupt| io::Error::new(io::ErrorKind::InvalidData, what);
+        let layout = Layout::new(self.sizes).ok_or_else(|| invalid(Corrupt("a lane's size")))?;
+        let map = Arc::new(Mapping::new(self.memory.clone(), layout.len())?);
+        Reader::open(map, layout.messages_of(self.end.other())).map_err(invalid)
     }
 
     fn ringers(&self) -> Ringers {
@@ -283,7 +300,7 @@ impl Lane {
             self.active.store(false, Ordering::Release);
         } else if parts.part != Part::Seat && !self.reads() {
             // Another process has read here: this one goes on where that one stopped.
-            *self.inbox.lock() = parts.rings()?.inbox;
+            *self.inbox.lock() = parts.inbox()?;
         }
         self.reads.store(parts.part != Part::Seat, Ordering::Release);
         self.writes.store(parts.part != Part::Inbox, Ordering::Release);
@@ -363,13 +380,21 @@ impl Lane {
         self.distrusted.load(Ordering::Acquire)
     }
 
-    /// The peer is dead: what it spoilt is put in order, and the lane serves its successor. `true`: it is open again.
-    pub(crate) fn repair(&self) -> bool {
+    /// A process of the peer's is dead, which had this part of its side: what it spoilt is put in order, and the lane serves its
+    /// successor. `alone`: no other process has a part there. `true`: it is open again.
+    pub(crate) fn repair(&self, part: Part, alone: bool) -> bool {
         let spoilt = self.distrusted.load(Ordering::Acquire);
-        self.out.lock().writer.reassert(spoilt);
-        self.replies.lock().writer.reassert(spoilt);
-        self.inbox.lock().repair(spoilt);
-        self.answers.lock().repair(spoilt);
+        if spoilt && !alone {
+            return false;
+        }
+        if spoilt || part != Part::Seat {
+            self.out.lock().writer.reassert(spoilt);
+        }
+        if spoilt || part != Part::Inbox {
+            self.replies.lock().writer.reassert(spoilt);
+            self.inbox.lock().repair(spoilt);
+            self.answers.lock().repair(spoilt);
+        }
         if !spoilt {
             return false;
         }

@@ -205,6 +205,11 @@ impl Writer {
         Ok(writer)
     }
 
+    /// In place of a ring's writer, where another process has that part: nothing can be written.
+    pub(crate) fn absent(map: Arc<Mapping>, place: Place) -> Writer {
+        Writer { map, place, tail: 0, done: 0, most_large: 0, heavy: VecDeque::new(), cut: true }
+    }
+
     /// What the last writer left beside records that are not done.
     fn count_heavy(&mut self) -> Result<(), Corrupt> {
         let mut at = self.done;
@@ -388,6 +393,7 @@ pub(crate) struct Reader {
     told: u64,
     told_idle: u64,
     cut: bool,
+    absent: bool,
 }
 
 impl Reader {
@@ -398,9 +404,15 @@ impl Reader {
         if taken % 8 != 0 || taken != done {
             return Err(Corrupt("the reader's cursor"));
         }
-        let mut reader = Reader { map, place, taken, done, tail: taken, told: done, told_idle: done, cut: false };
+        let (tail, told, told_idle) = (taken, done, done);
+        let mut reader = Reader { map, place, taken, done, tail, told, told_idle, cut: false, absent: false };
         reader.look()?;
         Ok(reader)
+    }
+
+    /// In place of a ring's reader, where another process has that part: there is nothing to take.
+    pub(crate) fn absent(map: Arc<Mapping>, place: Place) -> Reader {
+        Reader { map, place, taken: 0, done: 0, tail: 0, told: 0, told_idle: 0, cut: false, absent: true }
     }
 
     /// Reads nothing more, for good: see [`Writer::cut`]. What is in hand stays so.
@@ -419,6 +431,9 @@ impl Reader {
     fn look(&mut self) -> Result<bool, Corrupt> {
         if self.cut {
             return Err(CUT);
+        }
+        if self.absent {
+            return Ok(false);
         }
         let tail = self.map.load(self.place.header + TAIL, Ordering::Acquire);
         if tail % 8 != 0 || tail.wrapping_sub(self.taken) > self.place.capacity as u64 {
@@ -488,6 +503,9 @@ impl Reader {
     /// Announces sleep and looks once more. `false`: there is something, stay awake (the flag may stay set: the
     /// writer then rings once for nothing; clearing it could take a ring that somebody else needs).
     pub(crate) fn sleep(&mut self) -> Result<bool, Corrupt> {
+        if self.absent {
+            return Ok(true);
+        }
         self.map.store(self.place.header + SLEEPING, 1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         Ok(!self.look()?)

@@ -197,7 +197,11 @@ impl Switchboard {
     /// want new doorbells.
     pub(crate) fn set_reader(&self, slot: Slot, seat: Slot) -> Vec<Slot> {
         let mut split = self.split.lock();
-        if seat == slot { split.remove(&slot) } else { split.insert(slot) };
+        if seat == slot {
+            split.remove(&slot)
+        } else {
+            split.insert(slot)
+        };
         self.pairs.lock().keys().filter_map(|key| other(*key, slot)).collect()
     }
 
@@ -251,7 +255,8 @@ impl Switchboard {
                 written: (tail(pair.layout.messages_of(mine)), tail(pair.layout.replies_of(mine))),
             });
             // All are rung, whatever comes of the first.
-            let rings: Vec<bool> = pair.bells.iter().flat_map(|bell| &bell.fds).map(|end| descriptors::ring(&**end)).collect();
+            let rings: Vec<bool> =
+                pair.bells.iter().flat_map(|bell| &bell.fds).map(|end| descriptors::ring(&**end)).collect();
             left.push(Left { side, peer, taken, seat, deaf: rings.contains(&false), dead });
         }
         left
@@ -386,7 +391,10 @@ mod tests {
         let mut out = lane.out.lock();
         while out.writer.push(0, &[0; 1000]).is_ok() {}
         assert_eq!(out.writer.wait_for_room(Need::plain(ring.largest_payload())), Ok(false));
-        assert_eq!(board.process_died(Slot(3), true, Fate { again: &mut |_, _| false, empty: false })[0].taken, Some(0));
+        assert_eq!(
+            board.process_died(Slot(3), true, Fate { again: &mut |_, _| false, empty: false })[0].taken,
+            Some(0)
+        );
         out.writer.reassert(false);
         let next = Lane::open(&board.open(Slot(3), Slot(0), Part::Whole).unwrap().0).unwrap();
         let mut buffer = Vec::new();
@@ -406,7 +414,7 @@ mod tests {
         let ring = Layout::new(parts.sizes).unwrap().messages_of(End::Second);
         memory::poke(&*parts.memory, ring.tail_word(), 32 + ring.capacity as u64).unwrap();
         board.process_died(Slot(3), true, Fate { again: &mut |_, _| false, empty: false });
-        lane.repair();
+        lane.repair(Part::Whole, true);
         assert!(Lane::open(&board.open(Slot(3), Slot(0), Part::Whole).unwrap().0).is_ok());
     }
 
@@ -426,8 +434,9 @@ mod tests {
             reader.inbox.lock().done();
             reader.inbox.lock().take(&mut buffer).unwrap().unwrap();
         }
-        let died =
-            |again: bool, empty: bool| board.process_died(Slot(3), true, Fate { again: &mut |_, _| again, empty }).remove(0);
+        let died = |again: bool, empty: bool| {
+            board.process_died(Slot(3), true, Fate { again: &mut |_, _| again, empty }).remove(0)
+        };
         let bytes = |left: &Left| left.dead.iter().map(|record| (record.bytes[0], record.in_hand)).collect::<Vec<_>>();
         let left = died(true, false);
         assert_eq!((left.peer, left.taken, bytes(&left)), (Slot(0), Some(16), vec![]), "it is to be read again");

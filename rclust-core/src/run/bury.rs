@@ -47,7 +47,7 @@ impl Supervise {
 
     /// Puts the messages of a slot in order that another process reads from now on.
     pub(crate) fn what_it_gives_over(&mut self, slot: Slot) -> Vec<Left> {
-        self.with_fate(slot, |board, fate| board.give_over(slot, fate))
+        self.with_fate(slot, |board, fate| board.give_over(slot, Fate { empty: false, ..fate }))
     }
 
     fn with_fate(&mut self, slot: Slot, leave: impl FnOnce(&Switchboard, Fate<'_>) -> Vec<Left>) -> Vec<Left> {

@@ -122,7 +122,7 @@ impl Supervise {
         let Some(own) = self.own(me).filter(|own| own.distrusts(peer)) else { return };
         let holders = self.holders(peer);
         if holders.is_empty() {
-            own.repair(peer);
+            own.repair(peer, Part::Whole, true);
         }
         for (worker, _) in holders {
             self.distrust(worker, "its mailbox ring to the supervisor is corrupt".to_owned());

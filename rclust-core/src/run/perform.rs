@@ -93,7 +93,9 @@ impl Supervise {
     pub(crate) fn drain(&mut self, worker: WorkerId, why: StopReason, deadline: Option<Duration>) {
         let (quiet, told) = oneshot::channel();
         let event = extension::Event::Draining { worker, quiet };
-        if self.extension.as_ref().is_none_or(|net| net.send(event).is_err()) {
+        let nobody = self.extension.as_ref().is_none_or(|net| net.send(event).is_err());
+        // One that was replaced is still to give its mailbox over; it closes no connection before it is quiet.
+        if nobody || why == StopReason::Reload {
             return self.send(worker, &ToWorker::Stop { why, deadline }, Vec::new());
         }
         let shared = self.shared.clone();
@@ -266,10 +268,13 @@ impl Supervise {
         // One that could not be started has left nothing.
         let Some(had) = self.leaving.remove(&worker) else { return };
         let name = self.shared.name(slot);
-        let sides = if had.reads && had.seat != slot { vec![had.seat, slot] } else { vec![had.seat] };
-        for side in sides {
+        let mut sides = vec![(had.seat, self.shared.board.part(had.seat, false))];
+        if had.reads && self.shared.board.part(slot, true) == Part::Inbox {
+            sides.push((slot, Part::Inbox));
+        }
+        for (side, part) in sides {
             self.spoilt.remove(&side);
-            self.endpoint.repair(side);
+            self.endpoint.repair(side, part, self.holders(side).is_empty());
         }
         // Its last packets first: they may belong to records that it did commit.
         let _ = self.shared.depot.take_in(had.seat, &self.shared.board);

@@ -86,7 +86,11 @@ impl ThroughCluster {
 impl Upstream for ThroughCluster {
     fn open(&self, peer: Slot) -> Result<Option<Parts>, String> {
         if peer == self.me {
-            return self.own.open(peer, peer, Part::Whole).map(|(parts, _)| Some(parts)).map_err(|error| error.to_string());
+            return self
+                .own
+                .open(peer, peer, Part::Whole)
+                .map(|(parts, _)| Some(parts))
+                .map_err(|error| error.to_string());
         }
         self.cluster()?.open(peer)
     }

@@ -511,12 +511,7 @@ impl Supervise {
     }
 
     /// A management call: what it wants run is numbered, and what it adds to the tree is listed before it starts.
-    pub(crate) fn manage(
-        &mut self,
-        mut request: Management,
-        launches: Vec<Launch>,
-        answer: oneshot::Sender<Managed>,
-    ) {
+    pub(crate) fn manage(&mut self, mut request: Management, launches: Vec<Launch>, answer: oneshot::Sender<Managed>) {
         if matches!(request, Management::Reload { .. }) {
             if let Err(reason) = self.look_for_program() {
                 // Its caller may have gone away.

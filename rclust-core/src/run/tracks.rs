@@ -44,7 +44,8 @@ impl Tracks {
     fn died(&mut self, lane: (Slot, Slot), taken: Range, reason: &ExitReason) -> Vec<Slot> {
         self.dead.insert(lane, (taken, reason.clone()));
         let Some(open) = self.open.get_mut(&lane) else { return Vec::new() };
-        let mut askers: Vec<Slot> = open.iter().filter(|(_, end)| within(taken, *end)).map(|(asker, _)| *asker).collect();
+        let mut askers: Vec<Slot> =
+            open.iter().filter(|(_, end)| within(taken, *end)).map(|(asker, _)| *asker).collect();
         open.retain(|(_, end)| !within(taken, *end));
         if open.is_empty() {
             self.open.remove(&lane);
