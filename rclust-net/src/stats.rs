@@ -43,10 +43,10 @@ pub struct SlotStats {
     pub handed: u64,
     /// Taken and not closed.
     pub open: u64,
-    /// Taken and not closed by an incarnation that a reload has replaced and that drains.
-    pub retiring: u64,
     /// In its queue, not taken.
     pub untaken: u64,
     /// Connections that its worker has adopted, of whatever listener. They are part of its load.
     pub adopted: u64,
+    /// Taken and not closed by an incarnation that a reload has replaced and that drains.
+    pub retiring: u64,
 }
