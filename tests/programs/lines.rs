@@ -53,6 +53,9 @@ impl cluster::Worker for Lines {
             println!("{} does not come up", cx.name());
             std::future::pending::<()>().await;
         }
+        if let Some(ms) = number("DOWN").filter(|_| cx.id().incarnation.0 > 1) {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
         let addr = variable("BIND").unwrap_or_else(|| "127.0.0.1:0".into());
         let mut told = false;
         let listener = loop {

@@ -1,6 +1,7 @@
 //! Servers in the parameter form: the body is the worker. The first argument says which.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -14,29 +15,44 @@ use rclust::cluster::{
     self,
     net::{self, TcpListener},
 };
+use rclust_core::extension::os;
+use rclust_tests::load::PORTS;
 
 static SLOT: AtomicUsize = AtomicUsize::new(0);
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let ms = request.uri().path().trim_start_matches("/work/").parse().unwrap_or(0);
-    tokio::time::sleep(Duration::from_millis(ms)).await;
+async fn answer(request: Request<Incoming>, listener: Arc<TcpListener>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path();
+    tokio::time::sleep(Duration::from_millis(path.trim_start_matches("/work/").parse().unwrap_or(0))).await;
+    let body = if path == "/stats" { format!("{:?}", listener.stats().await) } else { "hello".to_owned() };
     let response = Response::builder()
         .header("x-pid", std::process::id())
         .header("x-worker", SLOT.load(Ordering::Relaxed))
-        .body(Full::new(Bytes::from("hello")));
+        .body(Full::new(Bytes::from(body)));
     Ok(response.expect("a status and one header make a response"))
+}
+
+/// Memory that a test shares with its workers: a word for each port of a client, which counts the connections from there.
+fn notes() -> cluster::Result<Option<os::Mapping>> {
+    let Ok(path) = std::env::var("NOTES") else { return Ok(None) };
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
+    Ok(Some(os::Mapping::new(Arc::new(file.into()), PORTS * 8)?))
 }
 
 /// Bare hyper, each connection a task.
 async fn serve(cx: &cluster::Context, listener: TcpListener) -> cluster::Result<()> {
+    let (notes, listener) = (notes()?, Arc::new(listener));
     loop {
         tokio::select! {
             () = cx.shutdown() => return Ok(()),
             accepted = listener.accept() => {
-                let (stream, _peer) = accepted?;
-                let mut shutdown = cx.shutdown();
+                let (stream, peer) = accepted?;
+                if let Some(notes) = &notes {
+                    notes.add(usize::from(peer.port()) * 8, 1, Ordering::Release);
+                }
+                let (mut shutdown, listener) = (cx.shutdown(), listener.clone());
                 cx.spawn(async move {
-                    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
+                    let service = service_fn(move |request| answer(request, listener.clone()));
+                    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                     tokio::pin!(connection);
                     tokio::select! {
                         _ = &mut connection => {}

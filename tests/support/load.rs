@@ -22,7 +22,10 @@ struct Tally {
     failures: Mutex<HashMap<&'static str, u32>>,
 }
 
-/// Told of each connection, by the client's port, that ended with an answer or in a failure.
+/// How many ports there are.
+pub const PORTS: usize = 1 << 16;
+
+/// Told of the first outcome of each connection, by the client's port; 0, if there was no connection.
 pub trait Witness: Fn(u16, Result<(), Failure>) + Send + Sync + 'static {}
 
 impl<F: Fn(u16, Result<(), Failure>) + Send + Sync + 'static> Witness for F {}
@@ -33,7 +36,7 @@ impl Load {
         Load::witnessed(address, clients, path, |_, _| ())
     }
 
-    /// The same, and somebody is told of every connection's first outcome.
+    /// The same, and somebody is told of every connection's outcome.
     pub fn witnessed(address: SocketAddr, clients: usize, path: &'static str, witness: impl Witness) -> Load {
         let (tally, witness) = (Arc::new(Tally::default()), Arc::new(witness));
         let client = |n: usize| {
@@ -73,7 +76,7 @@ fn run(address: SocketAddr, path: &str, keeps: bool, tally: &Tally, witness: &dy
         let outcome = match kept.take().map_or_else(|| Connection::open(address), Ok) {
             Ok(mut connection) => {
                 let outcome = if keeps { connection.get(path) } else { connection.last(path) };
-                if fresh || outcome.is_err() {
+                if fresh {
                     witness(connection.port(), outcome.as_ref().map(|_| ()).map_err(|failure| *failure));
                 }
                 // The server may say that this was the last answer.
@@ -82,7 +85,10 @@ fn run(address: SocketAddr, path: &str, keeps: bool, tally: &Tally, witness: &dy
                 }
                 outcome
             }
-            Err(failure) => Err(failure),
+            Err(failure) => {
+                witness(0, Err(failure));
+                Err(failure)
+            }
         };
         match outcome {
             Ok(response) => {
