@@ -2,10 +2,8 @@
 
 pub(crate) mod program;
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::Options;
-use crate::process::{self, System, free_address, get};
+use crate::process::{self, Script, System, free_address, get};
 use crate::report::Report;
 
 const NODE: &str = include_str!("life/node.js");
@@ -50,7 +48,7 @@ pub(crate) fn measure(options: Options) -> Result<Report> {
     let mut system = System::role(options, &["rclust-life", "serve", &address.to_string()])?;
     kills(&mut report, "rclust", &mut system, address, samples)?;
 
-    match process::find("node") {
+    match Script::new("life", NODE)? {
         Some(node) => beside_node(&mut report, options, &node, samples)?,
         None => report.note("node is not in PATH: its rows are left out"),
     }
@@ -105,24 +103,17 @@ fn is_hung(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-fn beside_node(report: &mut Report, options: Options, node: &Path, samples: usize) -> Result<()> {
-    let version = Command::new(node).arg("--version").output()?.stdout;
-    let name = format!("node {} cluster", String::from_utf8_lossy(&version).trim());
-    let script = std::env::temp_dir().join(format!("rclust-benches-{}.js", std::process::id()));
-    fs::write(&script, NODE)?;
-    let measured = (|| {
-        let command = |mode: &str, n: String| {
-            let mut command = Command::new(node);
-            command.arg(&script).args([mode, &n]);
-            command
-        };
-        eprintln!("life: {samples} starts and kills of {name}");
-        let mut system = System::start(options, &mut command("start", samples.to_string()))?;
-        told(report, &name, "fork to listening", &system.lines()?)?;
-        let address = free_address()?;
-        let mut system = System::start(options, &mut command("serve", address.port().to_string()))?;
-        kills(report, &name, &mut system, address, samples)
-    })();
-    fs::remove_file(&script)?;
-    measured
+fn beside_node(report: &mut Report, options: Options, node: &Script, samples: usize) -> Result<()> {
+    let name = format!("node {} cluster", node.version);
+    let command = |mode: &str, n: String| {
+        let mut command = Command::new(&node.node);
+        command.arg(&node.file).args([mode, &n]);
+        command
+    };
+    eprintln!("life: {samples} starts and kills of {name}");
+    let mut system = System::start(options, &mut command("start", samples.to_string()))?;
+    told(report, &name, "fork to listening", &system.lines()?)?;
+    let address = free_address()?;
+    let mut system = System::start(options, &mut command("serve", address.port().to_string()))?;
+    kills(report, &name, &mut system, address, samples)
 }

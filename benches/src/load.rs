@@ -1,13 +1,17 @@
 //! The load: closed loops on one thread, raw HTTP/1.1 bytes. Each loop has one request open and waits for its answer.
 
+pub(crate) mod storm;
+
+use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -18,17 +22,45 @@ const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\
 /// No run may take longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Addresses of the clients, where they have several.
+const SOURCES: usize = 200;
+
+/// Where the load goes, and from where.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    address: SocketAddr,
+    sources: bool,
+}
+
+impl Target {
+    /// With `sources`, clients connect from 200 addresses in turn (127.0.1.1 and on) and not from one.
+    pub(crate) fn new(address: SocketAddr, sources: bool) -> Target {
+        Target { address, sources }
+    }
+
+    async fn connect(self) -> io::Result<TcpStream> {
+        static TURN: AtomicUsize = AtomicUsize::new(0);
+        if !self.sources {
+            return TcpStream::connect(self.address).await;
+        }
+        let socket = TcpSocket::new_v4()?;
+        let source = (TURN.fetch_add(1, Relaxed) % SOURCES) as u8 + 1;
+        socket.bind(([127, 0, 1, source], 0).into())?;
+        socket.connect(self.address).await
+    }
+}
+
 fn runtime() -> Result<Runtime> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
 /// Requests per second on `connections` connections that stay open, over `time`, after `warm_up`.
-pub(crate) fn keep_alive(address: SocketAddr, connections: usize, warm_up: Duration, time: Duration) -> Result<f64> {
+pub(crate) fn keep_alive(target: Target, connections: usize, warm_up: Duration, time: Duration) -> Result<f64> {
     runtime()?.block_on(async {
         let answers = Arc::new(AtomicU64::new(0));
         let mut loops = JoinSet::new();
         for _ in 0..connections {
-            loops.spawn(one_keep_alive(address, answers.clone()));
+            loops.spawn(one_keep_alive(target, answers.clone()));
         }
         let measured = async {
             tokio::time::sleep(warm_up).await;
@@ -47,8 +79,8 @@ pub(crate) fn keep_alive(address: SocketAddr, connections: usize, warm_up: Durat
     })
 }
 
-async fn one_keep_alive(address: SocketAddr, answers: Arc<AtomicU64>) -> Result<()> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn one_keep_alive(target: Target, answers: Arc<AtomicU64>) -> Result<()> {
+    let mut stream = target.connect().await?;
     stream.set_nodelay(true)?;
     let mut buffer = [0; 1024];
     let mut length = None;
@@ -82,13 +114,13 @@ fn answer_length(bytes: &[u8]) -> Result<Option<usize>> {
 }
 
 /// Connections per second: `count` requests, each with a connection of its own that the server closes, `at_once` open.
-pub(crate) fn connections(address: SocketAddr, at_once: usize, count: i64) -> Result<f64> {
+pub(crate) fn connections(target: Target, at_once: usize, count: i64) -> Result<f64> {
     runtime()?.block_on(async {
         let left = Arc::new(AtomicI64::new(count));
         let start = Instant::now();
         let mut loops = JoinSet::new();
         for _ in 0..at_once {
-            loops.spawn(short_connections(address, left.clone()));
+            loops.spawn(short_connections(target, left.clone()));
         }
         let all = async {
             while let Some(ended) = loops.join_next().await {
@@ -100,23 +132,83 @@ pub(crate) fn connections(address: SocketAddr, at_once: usize, count: i64) -> Re
     })
 }
 
-async fn short_connections(address: SocketAddr, left: Arc<AtomicI64>) -> Result<()> {
+async fn short_connections(target: Target, left: Arc<AtomicI64>) -> Result<()> {
     let mut buffer = [0; 1024];
     while left.fetch_sub(1, Relaxed) > 0 {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = target.connect().await?;
         stream.write_all(CLOSE).await?;
-        let mut got = 0;
-        loop {
-            match stream.read(&mut buffer[got..]).await? {
-                0 => break,
-                n => got += n,
-            }
-        }
+        let got = to_the_end(&mut stream, &mut buffer).await?;
         if !buffer[..got].starts_with(b"HTTP/1.1 200") || !buffer[..got].ends_with(b"hello") {
             bail!("not the answer that was expected: {:?}", String::from_utf8_lossy(&buffer[..got]));
         }
     }
     Ok(())
+}
+
+async fn to_the_end(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut got = 0;
+    loop {
+        match stream.read(&mut buffer[got..]).await? {
+            0 => return Ok(got),
+            n => got += n,
+        }
+    }
+}
+
+/// The body of a whole answer.
+fn body(answer: &[u8]) -> Result<String> {
+    let text = std::str::from_utf8(answer)?;
+    match text.split_once("\r\n\r\n") {
+        Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
+        _ => bail!("not the answer that was expected: {text:?}"),
+    }
+}
+
+/// How many of `count` connections, `at_once` open, each process answered; the server closes them.
+pub(crate) fn who(target: Target, at_once: usize, count: i64) -> Result<HashMap<String, u64>> {
+    runtime()?.block_on(async {
+        let left = Arc::new(AtomicI64::new(count));
+        let mut loops = JoinSet::new();
+        for _ in 0..at_once {
+            let left = left.clone();
+            loops.spawn(async move {
+                let (mut buffer, mut counts) = ([0; 1024], HashMap::<String, u64>::new());
+                while left.fetch_sub(1, Relaxed) > 0 {
+                    let mut stream = target.connect().await?;
+                    stream.write_all(b"GET /pid HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n").await?;
+                    let got = to_the_end(&mut stream, &mut buffer).await?;
+                    *counts.entry(body(&buffer[..got])?).or_default() += 1;
+                }
+                anyhow::Ok(counts)
+            });
+        }
+        let mut all = HashMap::new();
+        let collect = async {
+            while let Some(counts) = loops.join_next().await {
+                for (pid, count) in counts?? {
+                    *all.entry(pid).or_default() += count;
+                }
+            }
+            anyhow::Ok(())
+        };
+        timeout(LIMIT, collect).await.context("the connections took too long")??;
+        Ok(all)
+    })
+}
+
+/// How many of `count` connections that stay open each process has.
+pub(crate) fn who_keeps(target: Target, count: usize) -> Result<HashMap<String, u64>> {
+    runtime()?.block_on(async {
+        let (mut open, mut counts, mut buffer) = (Vec::new(), HashMap::new(), [0; 1024]);
+        for _ in 0..count {
+            let mut stream = target.connect().await?;
+            stream.write_all(b"GET /pid HTTP/1.1\r\nhost: bench\r\n\r\n").await?;
+            let got = timeout(Duration::from_secs(5), stream.read(&mut buffer)).await.context("no answer")??;
+            *counts.entry(body(&buffer[..got])?).or_default() += 1;
+            open.push(stream);
+        }
+        Ok(counts)
+    })
 }
 
 /// Opens `count` connections at once, has one answer on each, and closes them.

@@ -3,9 +3,11 @@
 //! One binary plays every part: without `role` it is the harness, which starts the systems that it measures as processes of
 //! their own, from this same file.
 
+mod balance;
 mod http;
 mod life;
 mod load;
+mod loss;
 mod memory;
 mod messages;
 mod peers;
@@ -13,6 +15,7 @@ mod process;
 mod report;
 mod scale;
 mod served;
+mod systems;
 mod web;
 
 use std::env;
@@ -20,7 +23,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-const USAGE: &str = "usage: rclust-benches http|messages|life|memory|scale|all [--quick] [--verbose]
+const USAGE: &str = "usage: rclust-benches http|balance|loss|messages|life|memory|scale|all [--quick] [--verbose]
   --quick    a tenth of the work: does everything run?
   --verbose  the measured systems keep their standard error";
 
@@ -92,8 +95,8 @@ fn harness(words: &[&str]) -> Result<ExitCode> {
         match *word {
             "--quick" => options.quick = true,
             "--verbose" => options.verbose = true,
-            "all" => programs.extend(["http", "messages", "life", "memory", "scale"]),
-            "http" | "messages" | "life" | "memory" | "scale" => programs.push(word),
+            "all" => programs.extend(["http", "balance", "loss", "messages", "life", "memory", "scale"]),
+            "http" | "balance" | "loss" | "messages" | "life" | "memory" | "scale" => programs.push(word),
             _ => programs.clear(),
         }
     }
@@ -107,6 +110,8 @@ fn harness(words: &[&str]) -> Result<ExitCode> {
     for program in programs {
         let report = match program {
             "http" => http::measure(options)?,
+            "balance" => balance::measure(options)?,
+            "loss" => loss::measure(options)?,
             "messages" => messages::measure(options)?,
             "life" => life::measure(options)?,
             "scale" => scale::measure(options)?,

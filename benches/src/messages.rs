@@ -42,7 +42,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn systems(script: Option<&Script>) -> Vec<Measured> {
     let role = |name: &str, words| Measured { name: name.to_owned(), start: Start::Role(words), only: |_| true };
-    let version = script.map_or(String::new(), |script| format!(" {}", script.version));
+    let version = script.map_or(String::new(), |script| format!(" {}", script.version()));
     let node = |serialization| Measured {
         name: format!("node{version}, {serialization}"),
         start: Start::Node(serialization),

@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -19,7 +20,8 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::runtime::Builder;
 
-use crate::{process, served};
+use crate::process::{self, System};
+use crate::served::{self, Notes};
 
 /// How many connections the kernel may hold for a listener: the same as rclust's.
 const BACKLOG: i32 = 1024;
@@ -28,7 +30,7 @@ const BACKLOG: i32 = 1024;
 pub(crate) fn lead(args: &[&str]) -> Result<()> {
     process::end_with_parent(Signal::TERM)?;
     let [how, address, n] = args else { bail!("hyper HOW ADDRESS N") };
-    let (address, n) = (address.parse()?, n.parse()?);
+    let (address, n): (SocketAddr, usize) = (address.parse()?, n.parse()?);
     match *how {
         "threads" => {
             let listener = bind(address, false)?;
@@ -37,25 +39,29 @@ pub(crate) fn lead(args: &[&str]) -> Result<()> {
         }
         "reuseport" => {
             for _ in 0..n {
-                start(how, address, Stdio::null())?;
+                keep(how, address, || Ok(Stdio::null()))?;
             }
             wait_for_the_end()
         }
         "inherited" => {
             let listener = bind(address, false)?;
             for _ in 0..n {
-                start(how, address, OwnedFd::from(listener.try_clone()?).into())?;
+                let listener = listener.try_clone()?;
+                keep(how, address, move || Ok(OwnedFd::from(listener.try_clone()?).into()))?;
             }
             wait_for_the_end()
         }
         "handoff" => {
-            let mut links = Vec::new();
-            for _ in 0..n {
-                let (ours, theirs) = UnixStream::pair()?;
-                start(how, address, OwnedFd::from(theirs).into())?;
-                links.push(ours);
+            let (sender, links) = mpsc::channel();
+            for n in 0..n {
+                let sender = sender.clone();
+                keep(how, address, move || {
+                    let (ours, theirs) = UnixStream::pair()?;
+                    sender.send((n, ours))?;
+                    Ok(OwnedFd::from(theirs).into())
+                })?;
             }
-            hand_off(&bind(address, false)?, &links)
+            hand_off(&bind(address, false)?, n, &links)
         }
         _ => bail!("hyper threads|reuseport|inherited|handoff"),
     }
@@ -75,12 +81,24 @@ pub(crate) fn work(args: &[&str]) -> Result<()> {
     }
 }
 
-/// Its children end with this process: they asked for it.
-fn start(how: &str, address: SocketAddr, stdin: Stdio) -> Result<()> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["role", "hyper-process", how, &address.to_string()]).stdin(stdin).stdout(Stdio::null());
-    command.spawn().context("a hyper process")?;
-    Ok(())
+/// Starts a process, and another one whenever it ends. They end with this process: they asked for it.
+fn keep(how: &str, address: SocketAddr, mut stdin: impl FnMut() -> Result<Stdio> + Send + 'static) -> Result<()> {
+    let mut command = System::command(&["hyper-process", how, &address.to_string()])?;
+    let mut next =
+        move || -> Result<Child> { command.stdin(stdin()?).stdout(Stdio::null()).spawn().context("a hyper process") };
+    // Its parent is the thread that starts it, and that one waits for it.
+    let (started, first) = mpsc::channel();
+    thread::spawn(move || {
+        let mut child = next();
+        let _ = started.send(child.as_ref().map(|_| ()).map_err(|error| format!("{error:#}")));
+        while let Ok(running) = &mut child {
+            if running.wait().is_err() {
+                return;
+            }
+            child = next();
+        }
+    });
+    first.recv()?.map_err(anyhow::Error::msg)
 }
 
 fn wait_for_the_end() -> ! {
@@ -101,29 +119,43 @@ fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
 
 /// Accepts and serves.
 async fn accept(listener: TcpListener) -> Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (listener, notes) = (tokio::net::TcpListener::from_std(listener)?, Notes::open()?);
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (stream, peer) = listener.accept().await?;
+        notes.note(peer)?;
         served::serve(stream, served::HELLO);
     }
 }
 
-/// The naive parent: accepts, gives each connection to the next process, and does nothing else.
-fn hand_off(listener: &TcpListener, links: &[UnixStream]) -> Result<()> {
+/// The naive parent: accepts, gives each connection to the next process, and does nothing else. One that cannot be given to a process
+/// that has ended is given to the next one.
+fn hand_off(listener: &TcpListener, processes: usize, renewed: &mpsc::Receiver<(usize, UnixStream)>) -> Result<()> {
     listener.set_nonblocking(false)?;
-    for link in links.iter().cycle() {
+    let mut links: Vec<Option<UnixStream>> = (0..processes).map(|_| None).collect();
+    let mut turn = (0..processes).cycle();
+    loop {
         let socket = accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-        send_socket(link, &socket)?;
+        for (n, link) in renewed.try_iter() {
+            links[n] = Some(link);
+        }
+        for n in turn.by_ref().take(processes) {
+            if links[n].as_ref().is_some_and(|link| send_socket(link, &socket).is_ok()) {
+                break;
+            }
+        }
     }
-    Ok(())
 }
 
 /// The other end: serves what the parent gives, until that ends.
 async fn take(link: UnixStream) -> Result<()> {
     link.set_nonblocking(true)?;
-    let link = tokio::net::UnixStream::from_std(link)?;
+    let (link, notes) = (tokio::net::UnixStream::from_std(link)?, Notes::open()?);
     while let Some(socket) = link.async_io(Interest::READABLE, || receive_socket(&link)).await? {
         let stream = tokio::net::TcpStream::from_std(socket.into())?;
+        if notes.wanted() {
+            // A client that has left has no address.
+            let _ = stream.peer_addr().and_then(|peer| notes.note(peer));
+        }
         served::serve(stream, served::HELLO);
     }
     Ok(())

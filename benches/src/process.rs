@@ -26,9 +26,14 @@ pub(crate) struct System {
 impl System {
     /// Starts this same file in a role; standard output is a pipe.
     pub(crate) fn role(options: Options, words: &[&str]) -> Result<System> {
+        System::start(options, &mut System::command(words)?)
+    }
+
+    /// This same file in a role.
+    pub(crate) fn command(words: &[&str]) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("role").args(words);
-        System::start(options, &mut command)
+        Ok(command)
     }
 
     /// Starts one more process of a system that already runs: its standard error is that system's.
@@ -160,6 +165,32 @@ pub(crate) fn kill(pid: u32) -> Result<()> {
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// A script for node, in a file as long as this lives.
+pub(crate) struct Script {
+    pub(crate) node: PathBuf,
+    pub(crate) file: PathBuf,
+    pub(crate) version: String,
+}
+
+impl Script {
+    /// `None` if node is not in PATH.
+    pub(crate) fn new(name: &str, text: &str) -> Result<Option<Script>> {
+        let Some(node) = find("node") else { return Ok(None) };
+        let version = Command::new(&node).arg("--version").output()?.stdout;
+        let version = String::from_utf8_lossy(&version).trim().to_owned();
+        let file = std::env::temp_dir().join(format!("rclust-benches-{name}-{}.js", std::process::id()));
+        fs::write(&file, text)?;
+        Ok(Some(Script { node, file, version }))
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // A file that stays behind in the temporary folder does no harm.
+        let _ = fs::remove_file(&self.file);
+    }
 }
 
 /// The CPUs that this process may use.
