@@ -1,0 +1,56 @@
+//! Reloads under load: the program's file is replaced, a signal is sent, and no client notices.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rclust_tests::load::Load;
+use rclust_tests::{Running, command, comes_true, procfs, start};
+use rustix::process::Signal;
+
+/// Puts a copy of a program in the place of another, as an installer does: never writing to the one that runs.
+fn install(program: &Path, to: &Path) {
+    let new = to.with_extension("new");
+    fs::copy(program, &new).expect("a copy");
+    fs::rename(&new, to).expect("a file in its place");
+}
+
+fn serving(program: &Path, workers: &str) -> (Running, std::net::SocketAddr) {
+    let mut running =
+        start(command(program.to_str().expect("a path")).env("ADDR", "127.0.0.1:0").env("WEB_CONCURRENCY", workers));
+    let address = running.own("listening on ").parse().expect("an address");
+    (running, address)
+}
+
+#[test]
+fn ten_reloads_in_ten_seconds_with_another_file_each_time_fail_no_request() {
+    let http = Path::new(env!("CARGO_BIN_EXE_http"));
+    let folder = std::env::temp_dir().join(format!("rclust-rolling-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a directory");
+    let program = folder.join("http");
+    install(http, &program);
+    let (mut running, address) = serving(&program, "2");
+    let load = Load::start(address, 64, "/work?ms=2");
+    load.goes_on(500);
+    let descriptors = procfs::descriptors(running.pid()).len();
+    let began = Instant::now();
+    for n in 1..=10 {
+        install(http, &program);
+        running.signal(Signal::HUP);
+        running.line("SIGHUP: ");
+        // Once a second: what is measured is a rhythm, not a wait for an event.
+        std::thread::sleep((Duration::from_secs(n)).saturating_sub(began.elapsed()));
+    }
+    running.line("reload: done");
+    load.goes_on(500);
+    let (answered, failures) = load.end();
+    assert!(failures.is_empty(), "{answered} were answered, and of others {failures:?}:\n{}", running.said());
+    // Orders that came while one was carried out were one more; each replaced both.
+    let done = running.said().matches("reload: done").count();
+    assert!(done >= 5, "{done} reloads:\n{}", running.said());
+    assert!(comes_true(|| running.workers().len() == 2), "{:?}", running.workers());
+    assert!(comes_true(|| procfs::descriptors(running.pid()).len() <= descriptors + 64), "{descriptors} before");
+    running.signal(Signal::TERM);
+    running.end_with(0);
+    fs::remove_dir_all(&folder).expect("the directory goes");
+}
