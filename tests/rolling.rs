@@ -5,8 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rclust_tests::load::Load;
-use rclust_tests::{Running, command, comes_true, procfs, start};
+use rclust_tests::{Running, comes_true, command, procfs, start};
 use rustix::process::Signal;
+
+const HTTP: &str = env!("CARGO_BIN_EXE_http");
 
 /// Puts a copy of a program in the place of another, as an installer does: never writing to the one that runs.
 fn install(program: &Path, to: &Path) {
@@ -15,21 +17,22 @@ fn install(program: &Path, to: &Path) {
     fs::rename(&new, to).expect("a file in its place");
 }
 
-fn serving(program: &Path, workers: &str) -> (Running, std::net::SocketAddr) {
-    let mut running =
-        start(command(program.to_str().expect("a path")).env("ADDR", "127.0.0.1:0").env("WEB_CONCURRENCY", workers));
+fn serving(program: &Path, workers: &str, dispatch: &str) -> (Running, std::net::SocketAddr) {
+    let mut command = command(program.to_str().expect("a path"));
+    command.env("ADDR", "127.0.0.1:0").env("WEB_CONCURRENCY", workers).env("DISPATCH", dispatch);
+    let mut running = start(&mut command);
     let address = running.own("listening on ").parse().expect("an address");
     (running, address)
 }
 
 #[test]
 fn ten_reloads_in_ten_seconds_with_another_file_each_time_fail_no_request() {
-    let http = Path::new(env!("CARGO_BIN_EXE_http"));
+    let http = Path::new(HTTP);
     let folder = std::env::temp_dir().join(format!("rclust-rolling-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a directory");
     let program = folder.join("http");
     install(http, &program);
-    let (mut running, address) = serving(&program, "2");
+    let (mut running, address) = serving(&program, "2", "balanced");
     let load = Load::start(address, 64, "/work?ms=2");
     load.goes_on(500);
     let descriptors = procfs::descriptors(running.pid()).len();
@@ -53,4 +56,39 @@ fn ten_reloads_in_ten_seconds_with_another_file_each_time_fail_no_request() {
     running.signal(Signal::TERM);
     running.end_with(0);
     fs::remove_dir_all(&folder).expect("the directory goes");
+}
+
+fn survives_reloads(dispatch: &str) {
+    let (mut running, address) = serving(Path::new(HTTP), "3", dispatch);
+    let load = Load::start(address, 24, "/work?ms=1");
+    for _ in 0..2 {
+        load.goes_on(200);
+        running.signal(Signal::HUP);
+        running.line("reload: done");
+    }
+    load.goes_on(200);
+    let (answered, failures) = load.end();
+    assert!(failures.is_empty(), "{answered} were answered, and of others {failures:?}:\n{}", running.said());
+    running.signal(Signal::TERM);
+    running.end_with(0);
+}
+
+#[test]
+fn reloads_fail_no_request_round_robin() {
+    survives_reloads("round_robin");
+}
+
+#[test]
+fn reloads_fail_no_request_sticky() {
+    survives_reloads("sticky");
+}
+
+#[test]
+fn reloads_fail_no_request_shared() {
+    survives_reloads("shared");
+}
+
+#[test]
+fn reloads_fail_no_request_per_slot() {
+    survives_reloads("per_slot");
 }

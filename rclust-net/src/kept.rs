@@ -74,6 +74,15 @@ impl Kept {
         }
     }
 
+    /// A connection may be taken in this moment: until it counts, this does, so that a close that begins meanwhile does not overlook it.
+    /// `None`: nothing is taken any more.
+    pub(crate) fn taking(self: &Arc<Self>) -> Option<Taking> {
+        self.opened();
+        let taking = Taking(self.clone());
+        // Either the drain sees that we count, or we see that it has begun.
+        (!self.is_draining()).then_some(taking)
+    }
+
     /// A connection counts for this worker.
     pub(crate) fn opened(&self) {
         self.open.fetch_add(1, Ordering::SeqCst);
@@ -126,7 +135,7 @@ impl Kept {
     /// Whether the worker takes no connection any more.
     #[inline]
     pub(crate) fn is_draining(&self) -> bool {
-        self.phase.load(Ordering::Acquire) != SERVING
+        self.phase.load(Ordering::SeqCst) != SERVING
     }
 
     /// Whether its connections are cut.
@@ -170,6 +179,16 @@ impl Kept {
             () = tokio::time::sleep_until(at.into()) => {}
             () = self.ended.notified() => {}
         }
+    }
+}
+
+/// See [`Kept::taking`].
+#[derive(Debug)]
+pub(crate) struct Taking(Arc<Kept>);
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        self.0.closed();
     }
 }
 

@@ -15,7 +15,7 @@ use crate::accept::{self, Accepted};
 use crate::bind::{Ask, Key, Terms, Told};
 use crate::connection::Count;
 use crate::handoff::take::{Taken, Taker};
-use crate::kept::Kept;
+use crate::kept::{Kept, Taking};
 use crate::load::Page;
 use crate::place::Local;
 use crate::stats::Stats;
@@ -111,8 +111,8 @@ impl Share {
                 // What comes is for others.
                 std::future::pending::<()>().await;
             }
-            let taken = match &self.own {
-                None => self.taker.take(&self.here, || self.looked()).await?,
+            let (taken, _taking) = match &self.own {
+                None => self.taker.take(&self.here, &self.kept, || self.looked()).await?,
                 Some(own) => self.accept_own(own).await?,
             };
             if let Taken::Question = taken {
@@ -131,10 +131,10 @@ impl Share {
     }
 
     /// From the kernel's queue, or from what the supervisor accepted for whoever is there.
-    async fn accept_own(&self, own: &Own) -> io::Result<Taken> {
+    async fn accept_own(&self, own: &Own) -> io::Result<(Taken, Taking)> {
         loop {
             if own.quiet.load(Ordering::Relaxed) {
-                return self.taker.take(&self.here, || self.looked()).await;
+                return self.taker.take(&self.here, &self.kept, || self.looked()).await;
             }
             let closed = self.taker.closed.notified();
             let draining = self.kept.draining.notified();
@@ -151,17 +151,20 @@ impl Share {
             }
             let socket = own.socket.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut guard = tokio::select! {
-                taken = self.taker.take(&self.here, || self.looked()) => return taken,
+                taken = self.taker.take(&self.here, &self.kept, || self.looked()) => return taken,
                 () = draining => continue,
                 guard = socket.readable() => guard?,
             };
+            let Some(taking) = self.kept.taking() else { continue };
             // What waits is for those who live.
             let Some(accepted) = self.here.while_alive(|| accept::accept(socket.get_ref())) else {
                 drop(guard);
                 return std::future::pending().await;
             };
             match accepted {
-                Accepted::Connection(connection) => return Ok(Taken::Connection(connection.socket, connection.peer)),
+                Accepted::Connection(connection) => {
+                    return Ok((Taken::Connection(connection.socket, connection.peer), taking));
+                }
                 Accepted::ClientGone => {}
                 Accepted::Nobody => guard.clear_ready(),
                 // `accept(2)`: it does not listen. Another worker has shut it down, or the tree stops.

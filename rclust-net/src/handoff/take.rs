@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rclust_core::extension::{Here, os};
@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use crate::handoff::note;
+use crate::kept::{Kept, Taking};
 
 /// How long a worker at its descriptor limit waits for one of its descriptors that is no connection of ours.
 const AT_THE_LIMIT: Duration = Duration::from_millis(100);
@@ -46,16 +47,20 @@ impl Taker {
     /// Takes the next connection; calls `asked` where it finds a question instead.
     ///
     /// Cancel safe: the one act of taking is not divided by an await.
-    pub(crate) async fn take(&self, here: &Here, asked: impl Fn()) -> io::Result<Taken> {
+    pub(crate) async fn take(&self, here: &Here, kept: &Arc<Kept>, asked: impl Fn()) -> io::Result<(Taken, Taking)> {
         loop {
             self.have_spare().await;
             let mut guard = self.queue.readable().await?;
+            let Some(taking) = kept.taking() else {
+                // What comes is for others.
+                return std::future::pending().await;
+            };
             match here.while_alive(|| self.take_now()) {
                 Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 Some(Ok(Taken::Question)) => asked(),
-                Some(other) => return other,
+                Some(other) => return Ok((other?, taking)),
                 // What is in the queue is its successor's.
-                None => std::future::pending().await,
+                None => return std::future::pending().await,
             }
         }
     }
