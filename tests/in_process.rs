@@ -172,6 +172,37 @@ async fn a_panic_is_a_death_and_what_waited_is_handled_by_the_next_incarnation_i
 }
 
 #[tokio::test]
+async fn a_reload_passes_the_mailbox_over_and_no_strategy_applies() {
+    let (shows, mut seen) = testing::probe::<Seen>();
+    let tree = Supervisor::one_for_all()
+        .intensity(0, DEADLINE)
+        .child(Child::<Actor>::new("a").args(shows.clone()))
+        .child(Child::<Actor>::new("b").args(shows));
+    let cluster = up(tree).await;
+    let a = cluster.worker::<Actor>("a").unwrap();
+    for n in 0..300 {
+        a.send(Job::Note(n)).await.unwrap();
+        if n % 100 == 50 {
+            soon("a reload", cluster.reload_child("a")).await.unwrap();
+        }
+    }
+    let mut all = Vec::new();
+    while all.len() < 300 {
+        if let Seen::Note { by, incarnation, note } = soon("a note", seen.recv()).await {
+            assert_eq!(by, "a");
+            all.push((incarnation, note));
+        }
+    }
+    // Incarnations show side by side; each in its order, and nothing twice or never.
+    all.sort_unstable();
+    let in_order: Vec<u64> = all.iter().map(|(_, note)| *note).collect();
+    assert_eq!(in_order, (0..300).collect::<Vec<u64>>(), "{all:?}");
+    soon("the fourth reads", async { while who(&a).await != 4 {} }).await;
+    assert_eq!(who(&cluster.worker::<Actor>("b").unwrap()).await, 1);
+    soon("the end", cluster.stop()).await;
+}
+
+#[tokio::test]
 async fn an_error_is_a_death_and_a_question_that_waits_survives_a_crash() {
     let (probe, mut seen) = testing::probe();
     let cluster = up(Supervisor::one_for_one().intensity(3, DEADLINE).child(actor("a", &probe))).await;
