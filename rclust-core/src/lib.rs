@@ -13,6 +13,7 @@ mod background;
 mod child_spec;
 mod cluster;
 mod context;
+mod dynamic;
 mod error;
 mod events;
 mod exit;
@@ -44,9 +45,10 @@ mod worker;
 mod worker_count;
 mod worker_ref;
 
-pub use child_spec::{Child, Dynamic, IntoChild, NoArgsNeeded, Pool, SHUTDOWN, START_TIMEOUT, Set, Stdin, Unset};
+pub use child_spec::{Child, IntoChild, NoArgsNeeded, Pool, SHUTDOWN, START_TIMEOUT, Set, Stdin, Unset};
 pub use cluster::{Cluster, Inbox};
 pub use context::{Context, MonitorId, ShutdownSignal, Task, Timer};
+pub use dynamic::Dynamic;
 pub use error::{
     AskError, DecodeError, Error, LookupError, ManageError, Result, RunError, SendError, StartError, TrySendError,
     WorkerCountError,

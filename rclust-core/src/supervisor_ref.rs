@@ -243,7 +243,7 @@ impl<W: Worker> DynamicRef<W> {
     /// # Cancel safety
     /// Dropped before completion, the copy is started all the same.
     pub async fn start(&self, args: W::Args) -> Result<WorkerRef<W::Msg>, ManageError> {
-        let launch = crate::child_spec::copy::<W>(&args);
+        let launch = crate::dynamic::copy::<W>(&args);
         let request = Request::StartCopy { supervisor: self.node.slot, launch: 0 };
         match self.node.call("a copy", request, vec![launch]).await? {
             Answer::Started(worker) => {
