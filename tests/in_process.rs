@@ -7,7 +7,8 @@ use rclust::cluster::net::TcpListener;
 use rclust::cluster::testing::{self, TestCluster};
 use rclust::cluster::{
     self, AskError, Child, Context, DeadReason, Down, Event, EventKind, Events, ExitReason, Inbox, ManageError, Never,
-    Pool, Reply, Restart, RunError, Shutdown, Socket, StartError, Stdin, StopReason, Supervisor, WorkerId, WorkerRef,
+    Output, Pool, Process, Reply, Restart, RunError, Shutdown, Socket, StartError, Stdin, StopReason, Supervisor,
+    WorkerId, WorkerRef,
 };
 use rclust_tests::DEADLINE;
 use serde::{Deserialize, Serialize};
@@ -441,6 +442,16 @@ async fn settings_that_need_a_process_are_refused_by_name() {
     for (tree, name, what) in [
         (Supervisor::one_for_one().child(stdin), "x/tty", "stdin(Stdin::Inherit)"),
         (group, "group/group[0]", "kill_group(true)"),
+        (
+            Supervisor::one_for_one().child(actor("nice", &probe).process(Process::new().nice(1))),
+            "nice",
+            "process(nice)",
+        ),
+        (
+            Supervisor::one_for_one().child(actor("made", &probe).process_with(|_, _| Process::new())),
+            "made",
+            "process_with(..)",
+        ),
     ] {
         match testing::start(tree).await {
             Err(StartError::NeedsProcess { child, setting }) => assert_eq!((child.as_str(), setting), (name, what)),
@@ -450,6 +461,9 @@ async fn settings_that_need_a_process_are_refused_by_name() {
     let settings = rclust::Settings::new("x").init(|_| Ok(()));
     let refused = testing::start_with(settings, Supervisor::one_for_one()).await;
     assert!(matches!(refused, Err(StartError::NeedsProcess { setting: "init(..)", .. })), "{refused:?}");
+    let settings = rclust::Settings::new("x").workers(1).process(Process::new().output(Output::Log));
+    let refused = testing::body_with(settings, |cx| async move { cx.shutdown().await }).await;
+    assert!(matches!(refused, Err(StartError::NeedsProcess { setting: "process(stdout)", .. })), "{refused:?}");
     let cluster = up(Supervisor::one_for_one()).await;
     let refused = cluster.start_child(actor("tty", &probe).stdin(Stdin::Inherit)).await;
     assert!(matches!(refused, Err(ManageError::Child(StartError::NeedsProcess { .. }))), "{refused:?}");

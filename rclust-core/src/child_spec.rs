@@ -2,11 +2,13 @@
 
 use std::any::type_name;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::WorkerId;
 use crate::error::StartError;
 use crate::mailbox_spec::Mailbox;
+use crate::process_spec::{Made, Process};
 use crate::tree::plan::{
     Backoff, ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan,
 };
@@ -50,6 +52,7 @@ pub(crate) struct Launch {
     pub(crate) template: bool,
     /// Whether it is one copy's alone, and goes with it.
     pub(crate) copy: bool,
+    pub(crate) process: Made,
     pub(crate) mailbox: Mailbox,
     /// How often a message is delivered again after deaths with it in hand.
     pub(crate) redeliver: u32,
@@ -68,6 +71,7 @@ impl Launch {
             kill_group: false,
             template: false,
             copy: false,
+            process: Made::default(),
             mailbox: Mailbox::new(),
             redeliver: 0,
             empty_mailbox: false,
@@ -79,7 +83,8 @@ impl Launch {
     /// The first setting that only a process of its own can have: a thread (in-process mode) cannot honour it.
     pub(crate) fn needs_process(&self) -> Option<&'static str> {
         let settings = [("stdin(Stdin::Inherit)", self.stdin), ("kill_group(true)", self.kill_group)];
-        settings.into_iter().find(|(_, set)| *set).map(|(setting, _)| setting)
+        let set = settings.into_iter().find(|(_, set)| *set);
+        set.map(|(setting, _)| setting).or_else(|| self.process.needs_process())
     }
 }
 
@@ -109,6 +114,7 @@ pub(crate) struct Common {
     pub(crate) start_timeout: Duration,
     stdin: bool,
     kill_group: bool,
+    process: Made,
     mailbox: Mailbox,
     redeliver: u32,
     empty_mailbox: bool,
@@ -131,6 +137,7 @@ impl Common {
             start_timeout: START_TIMEOUT,
             stdin: false,
             kill_group: false,
+            process: Made::default(),
             mailbox: Mailbox::new(),
             redeliver: 0,
             empty_mailbox: false,
@@ -150,6 +157,7 @@ impl Common {
             stdin: self.stdin,
             start_timeout,
             kill_group: self.kill_group,
+            process: self.process,
             mailbox: self.mailbox,
             redeliver: self.redeliver,
             empty_mailbox: self.empty_mailbox,
@@ -240,6 +248,21 @@ macro_rules! worker_child {
             /// ended; they live on unless said otherwise.
             pub fn kill_group(mut self, kill: bool) -> Self {
                 self.common.kill_group = kill;
+                self
+            }
+
+            /// What its process is like: environment, arguments, outputs, limits, niceness, CPUs, directory, user. As the
+            /// supervisor's unless said otherwise; see [`Process`].
+            pub fn process(mut self, process: Process) -> Self {
+                self.common.process = Made::Same(process);
+                self
+            }
+
+            /// What the process of each incarnation is like, made anew for it; the second argument is its place in its pool, 0 outside
+            /// one. Called by the supervisor, on its tree thread: it must not block. What it describes and cannot be is that
+            /// incarnation's failed start.
+            pub fn process_with(mut self, make: impl Fn(WorkerId, usize) -> Process + Send + Sync + 'static) -> Self {
+                self.common.process = Made::Each(Arc::new(make));
                 self
             }
 

@@ -10,6 +10,7 @@ use crate::id::Slot;
 use crate::mailbox::dead::{Dead, DeadLetters, DeadReason};
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::receiver::Receiver;
+use crate::output::OutputLines;
 use crate::pool_ref::{self, PoolRef};
 use crate::run::probe;
 use crate::run::shared::{Command, Shared};
@@ -93,6 +94,13 @@ impl Cluster {
     #[must_use]
     pub fn events(&self) -> Events {
         Events { receiver: self.root.shared.events() }
+    }
+
+    /// A stream of what workers write, where their child says [`Output::Stream`](crate::Output::Stream). It never holds anybody up:
+    /// what does not fit into its bounds is dropped and counted.
+    #[must_use]
+    pub fn output(&self) -> OutputLines {
+        self.root.shared.lines.clone()
     }
 
     /// Waits until the tree has ended: by an operator's signal, by [`Cluster::stop`], or because it gave up.

@@ -161,6 +161,14 @@ pub enum StartError {
         /// The setting.
         setting: &'static str,
     },
+    /// A child's process is described in a way that cannot be.
+    #[error("the process of child `{child}` cannot be as it is described: {error}")]
+    Process {
+        /// The child's path.
+        child: String,
+        /// Which setting, why, and what to do.
+        error: String,
+    },
     /// A child's arguments could not be encoded.
     #[error("the arguments of child `{child}` cannot be encoded: {error}")]
     Args {

@@ -26,8 +26,10 @@ mod id;
 mod ipc;
 mod mailbox;
 mod mailbox_spec;
+mod output;
 mod pool_ref;
 mod process;
+mod process_spec;
 #[doc(hidden)]
 pub mod replay;
 mod reply;
@@ -61,8 +63,10 @@ pub use mailbox::dead::{
     LETTERS as DEAD_LETTERS,
 };
 pub use mailbox_spec::Mailbox;
+pub use output::{OutputLine, OutputLines, Standard};
 pub use pool_ref::{PoolRef, Route};
 pub use process::role::ProcessRole;
+pub use process_spec::{Output, Process};
 pub use reply::{ASK_LIMIT, Answer, Ask, Reply};
 pub use run::boot::{Body, Program, Settings, Tree, body, boot, boot_with, tree};
 pub use socket::{SOCKETS, Socket, Transfer};

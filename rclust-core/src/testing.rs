@@ -59,7 +59,8 @@ where
         let serve = serve.clone();
         boot::on_thread(name, link, move || body(move |cx| serve(cx)))
     });
-    start(settings, play, plan, vec![boot::default_launch()], extensions).await
+    let launch = boot::default_launch(&settings);
+    start(settings, play, plan, vec![launch], extensions).await
 }
 
 async fn start(

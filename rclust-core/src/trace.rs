@@ -3,6 +3,7 @@
 //! They are told on the supervisor's main thread, never on the *tree* thread: a subscriber or a full pipe may block. With a
 //! subscriber they are tracing events of the target `rclust::supervisor`; without one, a line each on standard error.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::exit::ExitReason;
 use crate::id::WorkerId;
+use crate::output::Line;
 
 /// What happened.
 #[derive(Debug)]
@@ -42,19 +44,28 @@ pub(crate) enum Story {
     Reload { text: String },
     /// The tree has ended.
     Ended { text: String },
+    /// A worker wrote a line.
+    Wrote { line: Line },
+    /// So many lines of a worker were not told, because too many waited.
+    Dropped { worker: WorkerId, name: String, lines: u64 },
     /// So many stories were not told, because the main thread was busy.
     Missed { stories: u64 },
 }
 
-/// Writes a line to standard error, unless that would wait: a pipe that nobody reads must not hold up the end.
+/// Whether standard error can be written without waiting.
 ///
 /// A pipe that is ready has room for PIPE_BUF bytes (`pipe(7)`), which a line is cut to.
-pub(crate) fn say(line: &str) {
+pub(crate) fn has_room() -> bool {
     let stderr = std::io::stderr();
     let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    if !rustix::event::poll(&mut ready, Some(&now)).is_ok_and(|ready| ready > 0) {
-        return;
+    rustix::event::poll(&mut ready, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Writes a line to standard error, unless that would wait: a pipe that nobody reads must not hold up the end. Whether it was written.
+pub(crate) fn say(line: &str) -> bool {
+    if !has_room() {
+        return false;
     }
     let mut text = format!("rclust: {line}");
     while text.len() > 4000 || !text.is_char_boundary(text.len()) {
@@ -62,22 +73,24 @@ pub(crate) fn say(line: &str) {
     }
     text.push('\n');
     // Standard error may be closed; then nobody listens.
-    let _ = stderr.lock().write_all(text.as_bytes());
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    true
 }
 
 /// Prints a line on standard error, or into what a test harness captures instead of it.
-pub(crate) fn print(line: &str) {
+pub(crate) fn print(line: &str) -> bool {
     eprintln!("rclust: {line}");
+    true
 }
 
 impl Story {
-    /// Tells it; with `say`, where no subscriber is installed.
-    pub(crate) fn tell(&self, say: fn(&str)) {
-        if tracing::dispatcher::has_been_set() {
-            self.trace();
-        } else {
-            say(&self.line());
+    /// Tells it; with `say`, where no subscriber is installed. Whether it was told.
+    pub(crate) fn tell(&self, say: fn(&str) -> bool) -> bool {
+        if !tracing::dispatcher::has_been_set() {
+            return say(&self.line());
         }
+        self.trace();
+        true
     }
 
     fn trace(&self) {
@@ -120,6 +133,14 @@ impl Story {
             Story::Signal { name, meaning } => tracing::info!(target: TARGET, signal = name, meaning, "signal"),
             Story::Reload { text } => tracing::info!(target: TARGET, text, "reload"),
             Story::Ended { text } => tracing::info!(target: TARGET, text, "ended"),
+            Story::Wrote { line } => {
+                let (slot, incarnation, name) = (line.worker.slot.0, line.worker.incarnation.0, &*line.name);
+                let (from, line) = (line.from, line.text.as_str());
+                tracing::info!(target: TARGET, slot, incarnation, name, %from, line, "wrote");
+            }
+            Story::Dropped { worker, name, lines } => {
+                tracing::warn!(target: TARGET, slot = worker.slot.0, name, lines, "output dropped");
+            }
             Story::Missed { stories } => tracing::warn!(target: TARGET, stories, "missed"),
         }
     }
@@ -152,7 +173,27 @@ impl Story {
             Story::Signal { name, meaning } => format!("{name}: {meaning}"),
             Story::Reload { text } => format!("reload: {text}"),
             Story::Ended { text } => format!("the cluster has ended: {text}"),
+            Story::Wrote { line } => format!("{}: {}", line.name, printable(&line.text)),
+            Story::Dropped { name, lines, .. } => {
+                format!("{name}: {lines} lines of its output were dropped: it writes faster than they can be told")
+            }
             Story::Missed { stories } => format!("{stories} events were not told: the main thread was busy"),
         }
     }
+}
+
+/// A worker's text, without what a terminal would obey.
+fn printable(text: &str) -> Cow<'_, str> {
+    let obeyed = |char: char| char.is_control() && char != '\t';
+    if !text.contains(obeyed) {
+        return text.into();
+    }
+    let shown = text.chars().fold(String::new(), |mut shown, char| {
+        match obeyed(char) {
+            true => shown.extend(char.escape_default()),
+            false => shown.push(char),
+        }
+        shown
+    });
+    shown.into()
 }

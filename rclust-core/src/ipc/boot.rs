@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::ipc::link::WorkerReader;
 use crate::process::role::RoleError;
 use crate::sys::link::Socket;
-use crate::sys::{identity, process};
+use crate::sys::{applied, identity, process};
+use crate::wire::applied::Applied;
 use crate::wire::control::{BootMessage, ToWorker};
 
 /// A worker's first moments: the link, and who it is.
@@ -46,11 +47,70 @@ pub(crate) fn apply(booted: &mut Booted) -> Result<(), RoleError> {
     if let Some(stdin) = booted.stdin.take() {
         process::set_stdin(stdin).map_err(RoleError::Settings)?;
     }
+    apply_settings(&message.applied).map_err(RoleError::Process)?;
+    // After a change of the user, which takes this back (prctl(2)).
     process::die_with_parent().map_err(RoleError::Settings)?;
     if process::parent() != message.supervisor {
         return Err(RoleError::Orphan);
     }
     Ok(())
+}
+
+/// Address space that a worker needs beside what its program has mapped when it boots.
+const LEAST_SPACE: u64 = 32 << 20;
+
+/// What the child's description asks for, in its order: rights go last.
+fn apply_settings(settings: &Applied) -> Result<(), String> {
+    let Applied { address_space, open_files, core, nice, cpus, directory, groups, gid, uid } = settings;
+    if settings.is_per_thread() {
+        let threads = applied::threads().map_err(|error| format!("its threads cannot be counted: {error}"))?;
+        if threads > 1 {
+            return Err(format!(
+                "niceness, CPUs, user and groups are a thread's, and this process has {threads} already: start none before rclust::boot"
+            ));
+        }
+    }
+    if let Some(bytes) = *address_space {
+        let least = applied::address_space().unwrap_or(0) + LEAST_SPACE;
+        if bytes < least {
+            return Err(format!("address_space({bytes}) is too little to begin with: say at least {least}"));
+        }
+        named(format_args!("address_space({bytes})"), applied::limit_address_space(bytes))?;
+    }
+    if let Some(count) = *open_files {
+        named(format_args!("open_files({count})"), applied::limit_open_files(count))?;
+    }
+    if let Some(bytes) = *core {
+        named(format_args!("core({bytes})"), applied::limit_core(bytes))?;
+    }
+    if let Some(nice) = *nice {
+        named(format_args!("nice({nice})"), applied::set_nice(nice))?;
+    }
+    if let Some(cpus) = cpus {
+        let usable = named(format_args!("cpus({cpus:?})"), applied::set_cpus(cpus))?;
+        if usable != *cpus {
+            return Err(format!(
+                "cpus({cpus:?}): of these this machine or container lets it use only {usable:?}: name those"
+            ));
+        }
+    }
+    if let Some(directory) = directory {
+        named(format_args!("directory({directory:?})"), applied::set_directory(directory))?;
+    }
+    if let Some(groups) = groups {
+        named(format_args!("groups({groups:?})"), applied::set_groups(groups))?;
+    }
+    if let Some(gid) = *gid {
+        named(format_args!("gid({gid})"), applied::set_gid(gid))?;
+    }
+    if let Some(uid) = *uid {
+        named(format_args!("uid({uid})"), applied::set_uid(uid))?;
+    }
+    Ok(())
+}
+
+fn named<T>(setting: std::fmt::Arguments<'_>, outcome: io::Result<T>) -> Result<T, String> {
+    outcome.map_err(|error| format!("{setting}: {error}"))
 }
 
 /// The process id on the other side of a Unix socket, as the kernel noted it when the pair was made.

@@ -60,6 +60,9 @@ pub(crate) enum RoleError {
     /// A setting cannot be applied.
     #[error("a setting of this worker cannot be applied: {0}")]
     Settings(io::Error),
+    /// A setting of the child's cannot be applied; which, and what to do.
+    #[error("its process cannot be as it is described: {0}")]
+    Process(String),
 }
 
 /// What the environment says this process is.

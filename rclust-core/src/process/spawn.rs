@@ -77,6 +77,40 @@ fn called_as(arg0: &OsStr, identity: Identity) -> Option<PathBuf> {
     found.find(leads_here)
 }
 
+/// What a process is started with that is not as the supervisor's.
+#[derive(Default)]
+pub(crate) struct Dress {
+    pub(crate) env_clear: bool,
+    /// In this order; `None`: taken out.
+    pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    /// Instead of the program's own arguments.
+    pub(crate) argv: Option<Vec<OsString>>,
+    pub(crate) stdout: Place,
+    pub(crate) stderr: Place,
+}
+
+/// Where an output goes.
+#[derive(Default)]
+pub(crate) enum Place {
+    /// Where the supervisor's goes.
+    #[default]
+    Inherit,
+    /// /dev/null.
+    Null,
+    /// The writing end of a pipe.
+    Pipe(OwnedFd),
+}
+
+impl Place {
+    fn stdio(self) -> Stdio {
+        match self {
+            Place::Inherit => Stdio::inherit(),
+            Place::Null => Stdio::null(),
+            Place::Pipe(pipe) => Stdio::from(pipe),
+        }
+    }
+}
+
 /// What was started.
 pub(crate) enum Begun {
     /// A process; without a pidfd, where the system refuses those.
@@ -155,10 +189,20 @@ fn begin(order: Order) -> io::Result<Started> {
 }
 
 /// Starts a process, in a group of its own or (to be able to read the terminal) in the supervisor's.
-pub(crate) fn process(program: &Program, theirs: OwnedFd, own_group: bool) -> io::Result<Begun> {
+pub(crate) fn process(program: &Program, theirs: OwnedFd, own_group: bool, dress: Dress) -> io::Result<Begun> {
     let mut command = Command::new(format!("/proc/self/fd/{}", program.file.as_raw_fd()));
-    command.arg0(&program.arg0).args(&program.args).env(MARK, program.depth.to_string());
-    command.stdin(Stdio::from(theirs));
+    command.arg0(&program.arg0).args(dress.argv.as_ref().unwrap_or(&program.args));
+    if dress.env_clear {
+        command.env_clear();
+    }
+    for (name, value) in &dress.env {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env(MARK, program.depth.to_string());
+    command.stdin(Stdio::from(theirs)).stdout(dress.stdout.stdio()).stderr(dress.stderr.stdio());
     if own_group {
         command.process_group(0);
     }

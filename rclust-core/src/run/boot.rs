@@ -19,6 +19,7 @@ use crate::child_spec::{self, Args, Launch};
 use crate::context::{Context, Facts};
 use crate::error::{Result, StartError};
 use crate::extension::Extension;
+use crate::id::WorkerId;
 use crate::ipc::boot::Booted as Boot;
 use crate::ipc::control::{self, Control, ThroughControl};
 use crate::mailbox::endpoint::{self, Endpoint, Seat};
@@ -26,6 +27,7 @@ use crate::process::role::{self, Claim, MARK, ProcessRole};
 use crate::process::spawn::Program as Executable;
 use crate::process::thread::Thread;
 use crate::process::watch::Status;
+use crate::process_spec::{Made, Process};
 use crate::run::ground::Ground;
 use crate::run::shared::{Command, Shared};
 use crate::run::work::{self, Life};
@@ -46,6 +48,7 @@ pub struct Settings {
     threads: usize,
     init: Option<Init>,
     program: Option<PathBuf>,
+    process: Made,
 }
 
 /// Called in every process once its role is known.
@@ -55,7 +58,14 @@ impl Settings {
     /// The settings of a program of this name, which names the workers of a [`body`].
     #[must_use]
     pub fn new(name: impl Into<String>) -> Settings {
-        Settings { name: name.into(), workers: Size::Auto, threads: 1, init: None, program: None }
+        Settings {
+            name: name.into(),
+            workers: Size::Auto,
+            threads: 1,
+            init: None,
+            program: None,
+            process: Made::default(),
+        }
     }
 
     /// How many workers a [`body`] has, 1 to 4096; [`Settings::workers_auto`] unless said otherwise.
@@ -94,6 +104,27 @@ impl Settings {
     #[must_use]
     pub fn program(mut self, path: impl Into<PathBuf>) -> Settings {
         self.program = Some(path.into());
+        self
+    }
+
+    /// What the process of each worker of a [`body`] is like; as the supervisor's unless said otherwise. In a [`tree`] each child
+    /// says that for itself ([`Child::process`](crate::Child::process)).
+    #[must_use]
+    pub fn process(mut self, process: Process) -> Settings {
+        self.process = Made::Same(process);
+        self
+    }
+
+    /// The same, made anew for each incarnation; the second argument is the worker's number. Called by the supervisor, on its tree
+    /// thread: it must not block.
+    ///
+    /// ```
+    /// # use rclust_core::{Process, Settings};
+    /// let settings = Settings::new("web").workers(2).process_with(|_worker, index| Process::new().cpus([index as u32]));
+    /// ```
+    #[must_use]
+    pub fn process_with(mut self, make: impl Fn(WorkerId, usize) -> Process + Send + Sync + 'static) -> Settings {
+        self.process = Made::Each(Arc::new(make));
         self
     }
 
@@ -277,13 +308,21 @@ pub fn boot_with(settings: Settings, program: impl Program, extensions: Vec<Box<
             Err(error) => refuse(&format!("this is process 1 and cannot start the supervisor: {error}")),
         },
         Ok(Claim::Worker { link }) => {
-            let booted = crate::ipc::boot::receive(link).and_then(|mut booted| {
-                crate::ipc::boot::apply(&mut booted)?;
-                Ok(booted)
-            });
-            match booted {
-                Ok(booted) => worker(settings.init, program, booted, None),
-                Err(error) => refuse(&error.to_string()),
+            let mut booted = match crate::ipc::boot::receive(link) {
+                Ok(booted) => booted,
+                Err(error) => return refuse(&error.to_string()),
+            };
+            match crate::ipc::boot::apply(&mut booted) {
+                Ok(()) => worker(settings.init, program, booted, None),
+                Err(error) => {
+                    // The supervisor tells it with the child's name.
+                    let ending = Ending::Error(panic::cut(&error.to_string()));
+                    let control = Control::new(booted.socket, false);
+                    control.say(&ToSupervisor::Ending(ending));
+                    // The link ends with the process, not before it: that would be taken for a worker that is lost.
+                    std::mem::forget(control);
+                    ExitCode::FAILURE
+                }
             }
         }
         Err(error) => refuse(&error.to_string()),
@@ -519,7 +558,7 @@ where
 
     fn supervise(self, home: &Home, runtime: &Runtime) -> ExitCode {
         run_body(home, runtime, async {
-            let cluster = open::start(default_tree(&home.settings)?, vec![default_launch()]).await?;
+            let cluster = open::start(default_tree(&home.settings)?, vec![default_launch(&home.settings)]).await?;
             cluster.run().await?;
             Result::<()>::Ok(())
         })
@@ -577,8 +616,8 @@ where
 }
 
 /// The parameter form's worker.
-pub(crate) fn default_launch() -> Launch {
-    Launch::new(Role::of::<Main>(), Args::Same(Ok(Vec::new())))
+pub(crate) fn default_launch(settings: &Settings) -> Launch {
+    Launch { process: settings.process.clone(), ..Launch::new(Role::of::<Main>(), Args::Same(Ok(Vec::new()))) }
 }
 
 /// How long a body has to stop.

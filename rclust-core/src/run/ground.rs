@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::child_spec::Launch;
 use crate::error::StartError;
-use crate::process::spawn::{self, Begun, Order, Program};
+use crate::process::spawn::{self, Begun, Dress, Order, Program};
 use crate::process::thread::Thread;
 use crate::worker::Role;
 
@@ -36,7 +36,7 @@ impl Ground {
                 let listed = if listed.is_empty() { "nothing".to_owned() } else { listed.join(", ") };
                 Err(StartError::UnknownRole { child, role: (launch.role.name)().to_owned(), listed })
             }
-            Ground::Processes { .. } => Ok(()),
+            Ground::Processes { .. } => launch.process.check().map_err(|error| StartError::Process { child, error }),
             Ground::Threads(_) => match launch.needs_process() {
                 Some(setting) => Err(StartError::NeedsProcess { child, setting }),
                 None => Ok(()),
@@ -53,13 +53,13 @@ impl Ground {
     }
 
     /// How a worker is started; `newer`: with this program in place of the first one.
-    pub(crate) fn order(&self, name: String, launch: &Launch, newer: Option<Program>) -> Order {
+    pub(crate) fn order(&self, name: String, launch: &Launch, newer: Option<Program>, dress: Dress) -> Order {
         match self {
             Ground::Processes { program, .. } => {
                 let program = newer.unwrap_or_else(|| program.clone());
                 // The terminal is the foreground group's: a worker that inherits it stays in the supervisor's.
                 let own_group = !launch.stdin;
-                Box::new(move |link| spawn::process(&program, link, own_group))
+                Box::new(move |link| spawn::process(&program, link, own_group, dress))
             }
             Ground::Threads(play) => {
                 let (play, role) = (play.clone(), launch.role);

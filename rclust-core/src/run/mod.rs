@@ -2,6 +2,7 @@
 
 pub(crate) mod boot;
 pub(crate) mod bury;
+pub(crate) mod collect;
 pub(crate) mod decider;
 pub(crate) mod ground;
 pub(crate) mod hear;
@@ -16,5 +17,6 @@ pub(crate) mod reload;
 pub(crate) mod seats;
 pub(crate) mod shared;
 pub(crate) mod supervise;
+pub(crate) mod tell;
 pub(crate) mod tracks;
 pub(crate) mod work;

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,12 +15,15 @@ use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
 use crate::mailbox::endpoint::{self, Endpoint};
 use crate::mailbox_spec::Mailbox;
+use crate::output;
 use crate::run::boot::{Booted, Home, booted};
+use crate::run::collect::Collector;
 use crate::run::decider::Decider;
 use crate::run::ground::Ground;
 use crate::run::shared::{Command, InCluster, Shared};
 use crate::run::supervise;
-use crate::trace::{self, Story};
+use crate::run::tell;
+use crate::trace::Story;
 use crate::tree::machine::Tree;
 use crate::tree::plan::{ChildKind, ChildPlan, SupervisorPlan};
 use crate::wire::control::Found;
@@ -76,7 +79,8 @@ pub(crate) fn open(home: &Arc<Home>, decider: Decider, launches: Vec<Launch>) ->
         return Err(StartError::AlreadyRunning);
     }
     let (commands, orders) = mpsc::unbounded_channel();
-    let shared = Shared::new(home.ground.clone(), commands);
+    let (stream, lines) = output::queue();
+    let shared = Shared::new(home.ground.clone(), commands, output::lines(lines));
     let me = WorkerId { slot: Slot::SUPERVISOR, incarnation: Incarnation(1) };
     let upstream = Box::new(InCluster { shared: shared.clone(), me: Slot::SUPERVISOR });
     let endpoint = Endpoint::new(me, "the supervisor".to_owned(), home.runtime.clone(), upstream);
@@ -90,7 +94,8 @@ pub(crate) fn open(home: &Arc<Home>, decider: Decider, launches: Vec<Launch>) ->
     let (told, up) = oneshot::channel();
     let (stories, teller) = mpsc::channel(STORIES);
     let missed = Arc::new(AtomicU64::new(0));
-    let telling = tell(teller, missed.clone(), home.ground.has_process());
+    let (log, written) = output::queue();
+    let telling = tell::tell(teller, written, missed.clone(), home.ground.has_process());
     home.teller.lock().replace(background::spawn_on(&home.runtime, telling));
     let next_launch = launches.len() as u32;
     let launches: HashMap<u32, Launch> = (0..).zip(launches).collect();
@@ -106,6 +111,7 @@ pub(crate) fn open(home: &Arc<Home>, decider: Decider, launches: Vec<Launch>) ->
         told,
         stories,
         missed,
+        collector: Collector::new(log, stream),
         extension: home.extensions.lock().pop(),
     };
     std::thread::Builder::new()
@@ -179,18 +185,6 @@ pub(crate) fn list(shared: &Shared, tree: &Decider, launches: &HashMap<u32, Laun
     changed
 }
 
-/// Tells stories on the main thread, where blocking holds up nobody but the program's own body.
-async fn tell(mut stories: mpsc::Receiver<Story>, missed: Arc<AtomicU64>, has_process: bool) {
-    let say = if has_process { trace::say } else { trace::print };
-    while let Some(story) = stories.recv().await {
-        story.tell(say);
-        let missed = missed.swap(0, Ordering::Relaxed);
-        if missed > 0 {
-            Story::Missed { stories: missed }.tell(say);
-        }
-    }
-}
-
 pub(crate) struct Setup {
     pub(crate) tree: Decider,
     pub(crate) launches: HashMap<u32, Launch>,
@@ -202,5 +196,6 @@ pub(crate) struct Setup {
     pub(crate) told: oneshot::Sender<Result<(), StartError>>,
     pub(crate) stories: mpsc::Sender<Story>,
     pub(crate) missed: Arc<AtomicU64>,
+    pub(crate) collector: Collector,
     pub(crate) extension: Option<Box<dyn extension::Extension>>,
 }

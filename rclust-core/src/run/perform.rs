@@ -17,11 +17,14 @@ use crate::id::{Incarnation, Slot, WorkerId};
 use crate::mailbox::dead::DeadReason;
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::lane::Parts;
+use crate::process::spawn::{Order, Program};
 use crate::run::bury::Gone;
+use crate::run::collect::Attached;
 use crate::run::shared::Command;
 use crate::run::supervise::{Ordered, Supervise};
 use crate::trace::Story;
 use crate::tree::event::{Action, End, Notice};
+use crate::wire::applied::Applied;
 use crate::wire::control::{BootMessage, Part, Ring, ToWorker};
 
 /// How long a worker's order to stop waits for connections that it took and has not read from.
@@ -36,13 +39,13 @@ impl Supervise {
             Action::Start { worker, launch, attempt, previous } => {
                 self.last.insert(worker.slot, (launch, worker.incarnation));
                 let program = self.program_of(worker.slot);
-                let (at, running) = (Instant::now(), program.clone());
-                let ordered = Ordered { launch, attempt, previous, at, kill: false, stop: None, program };
+                let (order, applied, outputs) = self.order(worker, launch, program.clone()).unwrap_or_else(|error| {
+                    let order: Order = Box::new(|_| Err(error));
+                    (order, Applied::default(), Attached::default())
+                });
+                let (at, kill, stop) = (Instant::now(), false, None);
+                let ordered = Ordered { launch, attempt, previous, at, kill, stop, program, applied, outputs };
                 self.ordered.insert(worker, ordered);
-                let order = match self.launches.get(&launch) {
-                    Some(launch) => self.shared.ground.order(self.shared.name(worker.slot), launch, running),
-                    None => Box::new(|_| Err(io::Error::other("a child without a launch"))),
-                };
                 self.spawner.order(worker, order);
             }
             Action::Stop { worker, why, deadline } => self.ask_to_stop(worker, why, deadline),
@@ -74,6 +77,22 @@ impl Supervise {
             }
             Action::End(end) => self.end(end),
         }
+    }
+
+    /// How a worker is started, what it then makes of its process, and what holds its outputs.
+    fn order(
+        &mut self,
+        worker: WorkerId,
+        launch: u32,
+        program: Option<Program>,
+    ) -> io::Result<(Order, Applied, Attached)> {
+        let launch = self.launches.get(&launch).ok_or_else(|| io::Error::other("a child without a launch"))?;
+        let name = self.shared.name(worker.slot);
+        let index = self.tree.place(worker.slot).map_or(0, |place| place.index);
+        let process = launch.process.of(worker, index as usize).map_err(io::Error::other)?;
+        let (pipes, outputs) = self.collector.attach(worker, &name, &process)?;
+        let (dress, applied) = process.parts(pipes);
+        Ok((self.shared.ground.order(name, launch, program, dress), applied, outputs))
     }
 
     /// Asks a worker to stop. The deadline's kill is the machine's.
@@ -139,7 +158,7 @@ impl Supervise {
     pub(crate) fn send_boot(
         &mut self,
         worker: WorkerId,
-        ordered: &Ordered,
+        ordered: &mut Ordered,
         name: String,
         index: u32,
     ) -> Result<(), String> {
@@ -164,6 +183,7 @@ impl Supervise {
             threads: self.home.threads as u32,
             descriptors: self.home.descriptors,
             stdin: launch.stdin,
+            applied: std::mem::take(&mut ordered.applied),
             again: self.again.get(&worker.slot).filter(|_| seated.reads).map(|again| (again.peer, again.deliveries)),
             seat: seated.seat,
             schemas: ((launch.role.schema)(), (launch.role.args)()),

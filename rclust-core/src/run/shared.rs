@@ -22,6 +22,7 @@ use crate::mailbox::endpoint::{Endpoint, Located, Upstream};
 use crate::mailbox::lane::Parts;
 use crate::mailbox::receiver::Receiver;
 use crate::mailbox::switchboard::Switchboard;
+use crate::output::OutputLines;
 use crate::run::ground::Ground;
 use crate::run::probe;
 use crate::tree::event::{Action, Answer, Request};
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) probes: Mutex<HashMap<Slot, Arc<Endpoint>>>,
     /// Where the workers run.
     pub(crate) ground: Arc<Ground>,
+    /// What workers write, for the program.
+    pub(crate) lines: OutputLines,
     commands: mpsc::UnboundedSender<Command>,
     /// Made when the first stream is asked for.
     events: OnceLock<Mutex<Option<broadcast::Sender<Event>>>>,
@@ -99,7 +102,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(ground: Arc<Ground>, commands: mpsc::UnboundedSender<Command>) -> Arc<Shared> {
+    pub(crate) fn new(
+        ground: Arc<Ground>,
+        commands: mpsc::UnboundedSender<Command>,
+        lines: OutputLines,
+    ) -> Arc<Shared> {
         Arc::new(Shared {
             directory: RwLock::default(),
             board: Switchboard::default(),
@@ -108,6 +115,7 @@ impl Shared {
             inbox: Arc::default(),
             probes: Mutex::default(),
             ground,
+            lines,
             commands,
             events: OnceLock::new(),
             end: watch::channel(None).0,

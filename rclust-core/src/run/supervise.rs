@@ -24,6 +24,7 @@ use crate::process::spawn::{Program, Spawned, Spawner, Started};
 use crate::process::watch::Watched;
 use crate::run::boot::Home;
 use crate::run::bury::{Again, Gone};
+use crate::run::collect::{Attached, Collector};
 use crate::run::decider::Decider;
 use crate::run::ground::Ground;
 use crate::run::keeper::{self, FromWorker};
@@ -36,6 +37,7 @@ use crate::run::tracks::Tracks;
 use crate::sys::identity::{self, Identity};
 use crate::trace::Story;
 use crate::tree::event::{Action, Answer as Managed, CallId, Event, GiveUp, Refusal, Request as Management, Time};
+use crate::wire::applied::Applied;
 use crate::wire::control::{Answer, Ending, ToWorker};
 
 /// Words of workers that wait for the loop; more of them wait in the workers' links.
@@ -91,6 +93,8 @@ pub(crate) struct Live {
     pub(crate) room: Arc<AtomicBool>,
     /// Its questions that the extension has not answered.
     pub(crate) asking: u32,
+    /// Its piped outputs.
+    pub(crate) _outputs: Attached,
     /// What it did that no worker of ours does.
     pub(crate) distrusted: Option<String>,
     /// Asked to stop.
@@ -121,6 +125,9 @@ pub(crate) struct Ordered {
     pub(crate) stop: Option<(StopReason, Option<Duration>)>,
     /// The program that it runs, where that is not the first one.
     pub(crate) program: Option<Program>,
+    /// What it makes of its process.
+    pub(crate) applied: Applied,
+    pub(crate) outputs: Attached,
 }
 
 /// Everything the *tree* thread has. Decisions come from `tree`; `perform` carries them out.
@@ -132,6 +139,7 @@ pub(crate) struct Supervise {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) home: Arc<Home>,
     pub(crate) spawner: Spawner,
+    pub(crate) collector: Collector,
     pub(crate) identity: Identity,
     pub(crate) live: HashMap<WorkerId, Live>,
     pub(crate) ordered: HashMap<WorkerId, Ordered>,
@@ -235,7 +243,20 @@ fn prepare(
     events: mpsc::Sender<FromWorker>,
     spawned: mpsc::UnboundedSender<Spawned>,
 ) -> Result<Prepared, (oneshot::Sender<Result<(), StartError>>, io::Error)> {
-    let Setup { tree, launches, next_launch, shared, endpoint, home, orders, told, stories, missed, extension } = setup;
+    let Setup {
+        tree,
+        launches,
+        next_launch,
+        shared,
+        endpoint,
+        home,
+        orders,
+        told,
+        stories,
+        missed,
+        collector,
+        extension,
+    } = setup;
     let ground = shared.ground.clone();
     let parts = || -> io::Result<(Spawner, Option<Net>, Identity, Option<Signals>)> {
         let identity = match &*ground {
@@ -276,6 +297,7 @@ fn prepare(
                 endpoint,
                 home,
                 spawner,
+                collector,
                 identity,
                 live: HashMap::new(),
                 ordered: HashMap::new(),
@@ -549,8 +571,8 @@ impl Supervise {
     /// A process was started, or could not be.
     fn born(&mut self, Spawned { worker, outcome }: Spawned) {
         self.spawner.reported(worker);
-        let Some(ordered) = self.ordered.remove(&worker) else { return };
-        match outcome.and_then(|started| self.adopt(worker, &ordered, started)) {
+        let Some(mut ordered) = self.ordered.remove(&worker) else { return };
+        match outcome.and_then(|started| self.adopt(worker, &mut ordered, started)) {
             Ok(()) => {
                 if let Some((why, deadline)) = ordered.stop {
                     self.ask_to_stop(worker, why, deadline);
@@ -563,7 +585,7 @@ impl Supervise {
         }
     }
 
-    fn adopt(&mut self, worker: WorkerId, ordered: &Ordered, started: Started) -> io::Result<()> {
+    fn adopt(&mut self, worker: WorkerId, ordered: &mut Ordered, started: Started) -> io::Result<()> {
         let name = self.shared.name(worker.slot);
         let kill_group = self.launches.get(&ordered.launch).is_some_and(|launch| launch.kill_group && !launch.stdin);
         let process = Watched::new(started.begun, kill_group)?;
@@ -584,6 +606,7 @@ impl Supervise {
                 terminated: false,
                 room: Arc::default(),
                 asking: 0,
+                _outputs: std::mem::take(&mut ordered.outputs),
                 distrusted: None,
                 asked: false,
                 killed: false,

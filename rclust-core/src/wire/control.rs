@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{ExitReason, StopReason};
 use crate::id::{Slot, WorkerId};
 use crate::sys::identity::Identity;
+use crate::wire::applied::Applied;
 
 /// The first frame a new process is sent: who it is and what it runs.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub(crate) struct BootMessage {
     pub(crate) descriptors: (Option<u64>, Option<u64>),
     /// Whether the supervisor's standard input comes as the first descriptor.
     pub(crate) stdin: bool,
+    /// What it makes of its process before user code.
+    pub(crate) applied: Applied,
     /// The first message of this lane has been in hand of so many incarnations that died.
     pub(crate) again: Option<(Slot, u32)>,
     /// The seat from which it writes.
