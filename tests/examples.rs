@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use rclust_tests::client::get;
-use rclust_tests::{DEADLINE, await_end, command, kill, start};
+use rclust_tests::client::{get, get_with};
+use rclust_tests::{DEADLINE, await_end, command, kill, procfs, start};
 use rustix::process::Signal;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
@@ -72,7 +72,6 @@ fn connect(address: SocketAddr) -> TcpStream {
 fn handover_moves_a_connection_in_the_middle_of_its_stream() {
     let mut running = start(command(env!("CARGO_BIN_EXE_handover")).env("ADDR", "127.0.0.1:0"));
     let address: SocketAddr = running.own("listening on ").parse().unwrap();
-    running.line("web ready");
     let web: u32 = get(address, "/").unwrap().body.trim().rsplit_once(' ').unwrap().1.parse().unwrap();
     let (mut client, _) = tungstenite::client(format!("ws://{address}/chat"), connect(address)).expect("an upgrade");
     client.send(Message::text("hello")).unwrap();
@@ -100,6 +99,7 @@ fn handover_moves_a_connection_in_the_middle_of_its_stream() {
 
     // The worker that took it has nothing to do with it any more.
     kill(web, Signal::KILL);
+    running.line("(unexpected)");
     running.line("web ready");
     client.send(Message::text("again")).unwrap();
     assert_eq!(echo(&mut client), (chat, "again".to_owned()));
@@ -110,4 +110,126 @@ fn handover_moves_a_connection_in_the_middle_of_its_stream() {
     }
     let said = running.end_with(0);
     assert!(!said.contains("is lost"), "{said}");
+}
+
+#[test]
+fn greet_greets_every_worker_and_each_replacement() {
+    let mut running = start(command(env!("CARGO_BIN_EXE_greet")).env("WEB_CONCURRENCY", "2"));
+    running.all(&[
+        "worker[0], incarnation 1, was told: good morning, 0",
+        "worker[1], incarnation 1, was told: good morning, 1",
+    ]);
+    let victim = running.workers()[0];
+    kill(victim, Signal::KILL);
+    let answer = running.line("incarnation 2, was told: welcome in your predecessor's place");
+    assert!(!answer.contains(&format!("process {victim}:")), "{answer}");
+    running.signal(Signal::TERM);
+    running.end_with(0);
+}
+
+#[test]
+fn cpu_answers_while_every_worker_is_busy() {
+    let mut running =
+        start(command(env!("CARGO_BIN_EXE_cpu")).env("WEB_CONCURRENCY", "2").env("ADDR", "127.0.0.1:0").env("N", "32"));
+    let first = running.after("fibonacci(32) is 2178309 after ");
+    let measured = running.line("GET / with 2 workers busy: ");
+    let requests: u32 =
+        measured.split_whitespace().find_map(|word| word.parse().ok().filter(|n| *n > 2)).expect("requests");
+    assert!(requests >= 10, "{requests} requests in {first}: {measured}");
+    let address = running.own("listening on ").parse().expect("an address");
+    assert_eq!(get(address, "/fib/20").expect("an answer").body, "6765\n");
+    // A worker that dies at work costs its own request, and no other.
+    let math: Vec<u32> = running.workers().into_iter().filter(|pid| procfs::comm(*pid).starts_with("math")).collect();
+    let used = |pid: &u32| procfs::stat(*pid, 14).unwrap_or(0);
+    let before: Vec<i64> = math.iter().map(used).collect();
+    let asked = std::thread::spawn(move || get(address, "/fib/50"));
+    // Ticks of the clock: it has the question in hand.
+    let busy = || math.iter().zip(&before).find(|(pid, before)| used(pid) > **before + 5).map(|(pid, _)| *pid);
+    let victim = rclust_tests::eventually("a busy worker", busy);
+    kill(victim, Signal::KILL);
+    let answer = asked.join().expect("no panic").expect("an answer");
+    assert!(
+        answer.head.contains("503") && answer.body.contains("died with the question: killed by SIGKILL"),
+        "{answer:?}"
+    );
+    assert_eq!(get(address, "/").expect("an answer").body, "hello\n");
+    running.signal(Signal::TERM);
+    running.end_with(0);
+}
+
+/// A Redis of a test's own; killed with it.
+struct Redis {
+    server: std::process::Child,
+    url: String,
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// Starts one on a free port; `None` where there is none to start.
+fn redis() -> Option<Redis> {
+    for _ in 0..10 {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let mut server = std::process::Command::new("redis-server");
+        server.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port", &port.to_string()]);
+        let mut server = match server.stdout(std::process::Stdio::null()).spawn() {
+            Ok(server) => server,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => panic!("redis-server: {error}"),
+        };
+        let url = format!("redis://127.0.0.1:{port}/");
+        let answers = rclust_tests::eventually("a Redis that answers or ends", || {
+            let client = redis::Client::open(url.as_str()).expect("a URL");
+            let answers = client.get_connection().is_ok_and(|mut redis| redis::cmd("PING").exec(&mut redis).is_ok());
+            if answers { Some(true) } else { server.try_wait().expect("a child").map(|_| false) }
+        });
+        let redis = Redis { server, url };
+        if answers {
+            return Some(redis);
+        }
+        // Somebody else took the port in between.
+    }
+    panic!("no free port for Redis in ten tries");
+}
+
+#[test]
+fn sessions_survive_the_death_of_every_worker() {
+    const SESSIONS: &str = env!("CARGO_BIN_EXE_sessions");
+    let mut without = command(SESSIONS);
+    let said = start(without.env("ADDR", "127.0.0.1:0").env("REDIS_URL", "redis://127.0.0.1:1/")).end_with(1);
+    assert!(said.contains("no Redis answers at redis://127.0.0.1:1/") && said.contains("start one"), "{said}");
+
+    let Some(redis) = redis() else {
+        println!("no redis-server is installed: the example `sessions` is not tested here");
+        return;
+    };
+    let mut running = start(command(SESSIONS).env("ADDR", "127.0.0.1:0").env("REDIS_URL", &redis.url));
+    let address = running.own("listening on ").parse().expect("an address");
+    let login = get(address, "/login/ada").expect("an answer");
+    let cookie = login.header("set-cookie").and_then(|cookie| cookie.split(';').next()).expect("a cookie").to_owned();
+    let visit = |cookie: &str| {
+        let answer = get_with(address, "/", &format!("cookie: {cookie}")).expect("an answer").body;
+        let (name, rest) = answer.split_once(", visit ").expect("a visit");
+        let (number, pid) = rest.trim().split_once(", process ").expect("a process");
+        (name.to_owned(), number.parse::<u32>().expect("a number"), pid.parse::<u32>().expect("a process id"))
+    };
+    assert_eq!(visit("other=1").0, "nobody");
+    let (name, visits, _) = visit(&cookie);
+    assert_eq!((name.as_str(), visits), ("ada", 2));
+    let before = running.workers();
+    for worker in &before {
+        kill(*worker, Signal::KILL);
+        running.line("(unexpected)");
+        running.line("ready");
+    }
+    let (name, visits, pid) = visit(&cookie);
+    assert_eq!((name.as_str(), visits), ("ada", 3));
+    assert!(!before.contains(&pid));
+    running.signal(Signal::TERM);
+    running.end_with(0);
 }

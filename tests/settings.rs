@@ -18,8 +18,13 @@ fn way(way: &str) -> Command {
 
 /// A program that is up, and its children's processes: `other`, which has no settings, and `hand`.
 fn up(way: &mut Command) -> (Running, u32, u32) {
+    up_and(way, &[])
+}
+
+/// The same, when it has also said this, on any of its outputs.
+fn up_and(way: &mut Command, said: &[&str]) -> (Running, u32, u32) {
     let mut running = start(way);
-    running.line("up");
+    running.all(&[&["up"], said].concat());
     let find = |name: &str| running.workers().into_iter().find(|pid| procfs::comm(*pid) == name);
     let pids = (find("other").expect("the other"), find("hand").expect("the hand"));
     (running, pids.0, pids.1)
@@ -262,8 +267,7 @@ fn a_change_of_user_leaves_no_groups_and_no_thread_behind() {
 
 #[test]
 fn output_can_go_nowhere() {
-    let (mut running, _, hand) = up(&mut way("null"));
-    running.line("but this");
+    let (running, _, hand) = up_and(&mut way("null"), &["but this"]);
     let descriptors = procfs::descriptors(hand);
     assert!(descriptors.contains(&"1 /dev/null".to_owned()), "{descriptors:?}");
     let said = down(running);

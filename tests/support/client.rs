@@ -129,3 +129,8 @@ impl Connection {
 pub fn get(address: SocketAddr, path: &str) -> Result<Response, Failure> {
     Connection::open(address)?.last(path)
 }
+
+/// The same with one more header, such as `cookie: a=b`.
+pub fn get_with(address: SocketAddr, path: &str, header: &str) -> Result<Response, Failure> {
+    Connection::open(address)?.request(path, &format!("close\r\n{header}"))
+}

@@ -41,8 +41,14 @@ pub fn status(pid: u32, field: &str) -> Option<String> {
 
 /// The group of a process, from /proc/PID/stat.
 pub fn group(pid: u32) -> Option<u32> {
+    stat(pid, 5)?.try_into().ok()
+}
+
+/// A number of /proc/PID/stat, counted as proc(5) does.
+pub fn stat(pid: u32, field: usize) -> Option<i64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(2)?.parse().ok()
+    // The second is a name in parentheses, which may have any character.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(field - 3)?.parse().ok()
 }
 
 /// Kilobytes of the mappings whose name has this text that are resident, counted by the pages of one process.
