@@ -169,7 +169,7 @@ fn meddle(model: &mut Model, (what, whom, how): Step) {
     let place = pick(&children, how).and_then(|slot| model.tree.place(slot));
     let name = place.map_or("nobody".to_owned(), |place| place.name);
     let any_worker = WorkerId { slot: Slot(u32::from(whom % 16)), incarnation: Incarnation(u32::from(how % 5)) };
-    let request = match what % 16 {
+    let request = match what % 17 {
         0 => Request::RestartChild { supervisor, name },
         1 => Request::TerminateChild { supervisor, name },
         2 => Request::DeleteChild { supervisor, name },
@@ -195,6 +195,11 @@ fn meddle(model: &mut Model, (what, whom, how): Step) {
             return model.handle(Event::Exited { worker, reason: reason(how) });
         }
         14 => return model.handle(Event::EndSupervisor { supervisor, reason: reason(how) }),
+        15 => {
+            let living: Vec<WorkerId> = model.living.keys().copied().collect();
+            let worker = if how % 4 == 0 { any_worker } else { pick(&living, how).unwrap_or(any_worker) };
+            return model.handle(Event::Leave { worker });
+        }
         _ => return model.handle(Event::Boot),
     };
     model.call(request);

@@ -9,7 +9,7 @@ use model::script::{Script, error, ms, secs, worker};
 use rclust_core::tree::event::{Action, Answer, End, Event, Notice, Refusal, Request, State};
 use rclust_core::tree::machine::Tree;
 use rclust_core::tree::plan::{AutoShutdown, Backoff, Intensity, PlanError, Restart::*, Shutdown};
-use rclust_core::{ExitReason, Incarnation, Slot, WorkerId};
+use rclust_core::{ExitReason, Incarnation, Slot, StopReason, WorkerId};
 
 const ROOT: Slot = Slot::SUPERVISOR;
 
@@ -235,6 +235,81 @@ fn a_killed_nodes_workers_are_gone_before_their_successors_start() {
     s.happens(Event::EndSupervisor { supervisor: Slot(1), reason: killed() }).expect(&["kill s/x", "kill s/y"]);
     s.exits("s/x", killed()).expect_nothing();
     s.exits("s/y", killed()).expect(&["start s/x"]);
+}
+
+// Leaving.
+
+#[test]
+fn who_leaves_is_asked_to_stop_once_and_its_restart_type_decides_what_follows() {
+    for (restart, follows) in [(Permanent, "start a"), (Transient, ""), (Temporary, "forget a")] {
+        let mut s = Script::one_for_one().child("a", restart).started();
+        let worker = s.worker("a");
+        s.happens(Event::Leave { worker }).happens(Event::Leave { worker }).expect(&["stop a"]);
+        let asked = s.model.effects.last().cloned();
+        let expected = Action::Stop { worker, why: StopReason::Leave, deadline: Some(secs(5)) };
+        assert_eq!(asked, Some(expected));
+        assert_eq!(s.state("a"), Some(State::Up(worker)), "its end is its own, not a stop of its supervisor's");
+        s.exits("a", ExitReason::Shutdown).expect(&[follows][..usize::from(!follows.is_empty())]);
+    }
+}
+
+#[test]
+fn who_leaves_before_it_is_ready_leaves_when_it_is() {
+    let mut s = Script::one_for_one().child("a", Permanent).booting();
+    let worker = s.worker("a");
+    s.expect(&["start a"]).happens(Event::Leave { worker }).expect_nothing();
+    s.ready("a").expect(&["stop a"]);
+    s.exits("a", ExitReason::Shutdown).expect(&["start a"]);
+    s.ready("a").expect_nothing();
+}
+
+#[test]
+fn who_leaves_and_does_not_end_is_killed_at_its_deadline() {
+    let mut s = Script::one_for_one().child("a", Permanent).started();
+    let worker = s.worker("a");
+    s.at(secs(1)).happens(Event::Leave { worker }).expect(&["stop a"]);
+    s.at(ms(5999)).expect_nothing();
+    s.at(secs(6)).expect(&["kill a"]);
+    s.exits("a", killed()).expect(&["start a"]);
+    s.ready("a").at(secs(60)).expect_nothing();
+}
+
+#[test]
+fn a_stop_takes_over_from_a_leave_with_its_own_deadline() {
+    let mut s = Script::one_for_one().child("a", Permanent).started();
+    let worker = s.worker("a");
+    s.happens(Event::Leave { worker }).expect(&["stop a"]);
+    s.at(secs(3)).terminate("a").expect_nothing();
+    s.at(ms(7999)).expect_nothing();
+    s.at(secs(8)).expect(&["kill a"]);
+    s.exits("a", killed()).expect_nothing();
+
+    let mut s = Script::one_for_one().child("a", Transient).with(|a| a.shutdown = Shutdown::Infinity).started();
+    let worker = s.worker("a");
+    s.happens(Event::Leave { worker }).expect(&["stop a"]);
+    // It was asked already.
+    s.terminate("a").expect_nothing();
+    s.at(secs(600)).expect_nothing();
+    s.exits("a", ExitReason::Shutdown).expect_nothing();
+    assert_eq!(s.answer(), Some(&Answer::Done));
+}
+
+#[test]
+fn who_leaves_before_a_reload_has_made_it_current_leaves_then() {
+    let mut s = Script::one_for_one().child("a", Permanent).started();
+    let slot = s.slot("a");
+    s.calls(Request::Reload { slot, surge: 1 }).expect(&["start a"]);
+    let next = s.worker("a");
+    s.happens(Event::Leave { worker: next }).expect_nothing();
+    s.ready("a").expect(&["retire a", "stop a"]);
+}
+
+#[test]
+fn only_the_current_incarnation_can_leave() {
+    let mut s = Script::one_for_one().child("a", Permanent).started();
+    let old = s.worker("a");
+    s.exits("a", error()).ready("a").expect(&["start a"]);
+    s.happens(Event::Leave { worker: old }).expect_nothing();
 }
 
 #[test]

@@ -124,6 +124,18 @@ impl<W: Worker> Context<W> {
         say_ready(&self.endpoint, &self.control);
     }
 
+    /// Leaves: this worker is stopped in order, as if somebody had asked for that. Intake stops, connections that it has not taken go
+    /// to others, [`Context::draining`] and [`Context::shutdown`] resolve, [`Worker::on_stop`] hears [`StopReason::Leave`](crate::StopReason::Leave), and the deadline
+    /// is that of the child's `Shutdown`. (Node: `worker.disconnect()` or `worker.kill()` in the worker itself.)
+    ///
+    /// It is announced as voluntary ([`Event::exited_after_disconnect`](crate::Event::exited_after_disconnect)), and the restart type decides what follows
+    /// [`ExitReason::Shutdown`]: a permanent child is replaced, which is how a worker recycles itself; a transient or temporary one is
+    /// not. Who leaves before it is ready leaves when it is. Saying it twice does no harm.
+    #[doc(alias = "disconnect")]
+    pub fn leave(&self) {
+        self.control.say(&ToSupervisor::Leave);
+    }
+
     /// A future that resolves when this worker shall end: close what is idle, finish what is under way.
     ///
     /// That is at once with the order to stop, unless the worker has connections of `cluster::net`. Then last calls come first

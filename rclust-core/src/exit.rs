@@ -94,7 +94,49 @@ impl fmt::Display for ExitReason {
     }
 }
 
-/// The usual name of a signal's number on Linux (`signal(7)`), for the signals that end processes.
+/// A signal, by its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Signal(i32);
+
+impl Signal {
+    /// Drain and end: a worker that alone is sent it does so, and its restart type decides what follows.
+    pub const TERM: Signal = Signal(libc::SIGTERM);
+    /// Die now. It cannot be caught.
+    pub const KILL: Signal = Signal(libc::SIGKILL);
+    /// Die now, and dump a core where that is enabled.
+    pub const ABRT: Signal = Signal(libc::SIGABRT);
+    /// Be stopped until [`Signal::CONT`]. It cannot be caught.
+    pub const STOP: Signal = Signal(libc::SIGSTOP);
+    /// Go on.
+    pub const CONT: Signal = Signal(libc::SIGCONT);
+    /// The program's own.
+    pub const USR1: Signal = Signal(libc::SIGUSR1);
+    /// The program's own.
+    pub const USR2: Signal = Signal(libc::SIGUSR2);
+
+    /// The signal of this number; `None`: it is none of those with a name, 1 to 31 (the ones above are the C library's to give out).
+    #[must_use]
+    pub fn new(number: i32) -> Option<Signal> {
+        matches!(number, 1..=31).then_some(Signal(number))
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match signal_name(self.0) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "signal {}", self.0),
+        }
+    }
+}
+
+/// The usual name of a signal's number on Linux (`signal(7)`), for those that end, stop or continue processes.
 fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "SIGHUP",
@@ -112,6 +154,8 @@ fn signal_name(signal: i32) -> Option<&'static str> {
         13 => "SIGPIPE",
         14 => "SIGALRM",
         15 => "SIGTERM",
+        18 => "SIGCONT",
+        19 => "SIGSTOP",
         24 => "SIGXCPU",
         25 => "SIGXFSZ",
         31 => "SIGSYS",
@@ -135,4 +179,6 @@ pub enum StopReason {
     Resize,
     /// The worker process itself was sent SIGTERM.
     Signal,
+    /// It wanted to go: [`Context::leave`](crate::Context::leave).
+    Leave,
 }

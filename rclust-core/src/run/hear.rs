@@ -78,6 +78,7 @@ impl Supervise {
                     shared.command(Command::TermGrace { worker });
                 });
             }
+            ToSupervisor::Leave => self.decide(Event::Leave { worker }),
             ToSupervisor::Room => {
                 // One at a time: a worker cannot fill the extension's queue.
                 if !live.room.swap(true, Ordering::AcqRel) {

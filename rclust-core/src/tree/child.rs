@@ -35,6 +35,8 @@ pub(super) struct Child {
     pub(super) issued: Incarnation,
     pub(super) previous: Option<ExitReason>,
     pub(super) up_since: Time,
+    /// The last one that has said that it goes.
+    pub(super) leaving: Option<Leaving>,
     /// Failed starts in a row.
     pub(super) failures: u32,
     /// Failed starts and early deaths in a row: the exponent of the backoff.
@@ -79,6 +81,14 @@ pub(super) enum Life {
     Backoff {
         until: Time,
     },
+}
+
+/// An incarnation that goes by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leaving {
+    pub(super) incarnation: Incarnation,
+    /// It did not in time.
+    pub(super) killed: bool,
 }
 
 /// On whose behalf a child is started.
@@ -144,6 +154,7 @@ impl Child {
             issued: Incarnation(0),
             previous: None,
             up_since: Time::ZERO,
+            leaving: None,
             failures: 0,
             strikes: 0,
             restarts: 0,

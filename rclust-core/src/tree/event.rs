@@ -31,6 +31,11 @@ pub enum Event {
         /// Why.
         reason: ExitReason,
     },
+    /// The worker wants to end, by itself and in order: it is asked to stop, and its restart type decides what follows.
+    Leave {
+        /// Who.
+        worker: WorkerId,
+    },
     /// The time that [`Tree::poll_wakeup`](super::machine::Tree::poll_wakeup) named has come (an early or a spare one does no harm).
     Wakeup,
     /// A management call.

@@ -63,7 +63,7 @@ pub(super) struct Timers {
 /// What a deadline is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Timer {
-    /// The slot's start, stop or backoff, whichever it is in.
+    /// The slot's start, stop, leave or backoff, whichever it is in.
     Life,
     /// The start of the incarnation that a reload brings up.
     Next,
@@ -181,6 +181,7 @@ impl Tree {
             Event::Boot => self.boot(),
             Event::Ready { worker } => self.on_ready(worker),
             Event::Exited { worker, reason } => self.on_exited(worker, reason),
+            Event::Leave { worker } => self.on_leave(worker),
             Event::Wakeup => self.on_wakeup(),
             Event::Call { call, request } => self.on_call(call, request),
             Event::EndSupervisor { supervisor, reason } => self.end_supervisor(supervisor, reason),
@@ -250,6 +251,12 @@ impl Tree {
         self.children.get(&slot).map(|child| child.state(self.now))
     }
 
+    /// Names the incarnation of a slot that is there, or was last; `None`: never started, or forgotten.
+    #[must_use]
+    pub fn worker(&self, slot: Slot) -> Option<WorkerId> {
+        self.children.get(&slot).map(Child::worker).filter(|worker| worker.incarnation.0 > 0)
+    }
+
     /// Shows the specification of the child in this slot; `None`: never given, forgotten, or the root.
     #[must_use]
     pub fn spec(&self, slot: Slot) -> Option<SpecView> {
@@ -316,7 +323,8 @@ impl Tree {
                 let until = *until;
                 self.backoff_over(slot, until);
             }
-            Life::Down | Life::Up | Life::Dead { .. } | Life::Restarting => {}
+            Life::Up => self.leave_deadline(slot),
+            Life::Down | Life::Dead { .. } | Life::Restarting => {}
         }
     }
 

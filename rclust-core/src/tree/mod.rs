@@ -15,6 +15,7 @@ pub mod plan;
 mod calls;
 mod child;
 mod intensity;
+mod leave;
 mod node;
 mod outcome;
 mod pool;

@@ -105,6 +105,7 @@ impl Tree {
             Some(node) => self.turn_later(node),
             None => self.act(Action::Booted),
         }
+        self.let_leave(slot);
     }
 
     /// The child's process is gone, or the node has ended.

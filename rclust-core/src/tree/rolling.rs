@@ -19,7 +19,7 @@ use crate::id::{Incarnation, Slot, WorkerId};
 pub(super) struct Reload {
     owner: Owner,
     /// The incarnation that is being started; `None`: it waits until the retired one is gone.
-    next: Option<Incarnation>,
+    pub(super) next: Option<Incarnation>,
     timed_out: bool,
 }
 
@@ -134,7 +134,7 @@ impl Tree {
         if next != worker.incarnation || !matches!(child.life, Life::Up) {
             return;
         }
-        let old = child.worker();
+        let (old, was_killed) = (child.worker(), child.was_killed());
         child.reload = None;
         child.current = next;
         child.up_since = now;
@@ -144,7 +144,7 @@ impl Tree {
             Shutdown::Infinity => None,
             Shutdown::BrutalKill => Some(super::event::Time::ZERO),
         };
-        let retired = Retired { incarnation: old.incarnation, killed: false, how: Ending::Retired };
+        let retired = Retired { incarnation: old.incarnation, killed: was_killed, how: Ending::Retired };
         self.retired.insert(slot, retired);
         self.timers.clear(slot, Timer::Next);
         if let Some(limit) = deadline {
@@ -154,6 +154,7 @@ impl Tree {
         self.notice(Notice::Up { worker });
         self.reload_over(owner, Outcome::Done(worker));
         self.settle(slot);
+        self.let_leave(slot);
     }
 
     /// The replacement has ended before it was ready: the old one goes on untouched.

@@ -139,16 +139,22 @@ impl Tree {
         let shutdown = child.plan.shutdown;
         let worker = child.worker();
         let is_node = child.node.is_some();
-        child.life = Life::Stopping { why, ready: true, killed: shutdown == Shutdown::BrutalKill };
-        if let Shutdown::Timeout(limit) = shutdown {
+        let (goes, was_killed) = (child.goes().is_some(), child.was_killed());
+        child.life = Life::Stopping { why, ready: true, killed: was_killed || shutdown == Shutdown::BrutalKill };
+        // Its deadline is this one from now on, also if it was leaving.
+        self.timers.clear(slot, Timer::Life);
+        if let (Shutdown::Timeout(limit), false) = (shutdown, was_killed) {
             self.timers.set(slot, Timer::Life, now.saturating_add(limit));
         }
         match shutdown {
             Shutdown::BrutalKill if is_node => self.kill_node(slot, true),
+            _ if was_killed => {}
             Shutdown::BrutalKill => self.act(Action::Kill { worker }),
             Shutdown::Timeout(_) | Shutdown::Infinity if is_node => {
                 self.stop_node(slot, Cause::Ordered(ExitReason::Shutdown), reason);
             }
+            // It was asked already.
+            Shutdown::Timeout(_) | Shutdown::Infinity if goes => {}
             Shutdown::Timeout(limit) => self.act(Action::Stop { worker, why: reason, deadline: Some(limit) }),
             Shutdown::Infinity => self.act(Action::Stop { worker, why: reason, deadline: None::<Duration> }),
         }
@@ -242,12 +248,13 @@ impl Tree {
     fn kill_child(&mut self, slot: Slot) -> bool {
         let Some(child) = self.children.get_mut(&slot) else { return false };
         let worker = child.worker();
-        let is_node = child.node.is_some();
+        let (is_node, was_killed) = (child.node.is_some(), child.was_killed());
         match &mut child.life {
             Life::Starting { .. } => self.cancel_start(slot, StopWhy::Op),
             Life::Up => {
                 child.life = Life::Stopping { why: StopWhy::Op, ready: true, killed: true };
-                if !is_node {
+                self.timers.clear(slot, Timer::Life);
+                if !is_node && !was_killed {
                     self.act(Action::Kill { worker });
                 }
             }

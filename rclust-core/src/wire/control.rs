@@ -194,6 +194,8 @@ pub(crate) enum ToSupervisor {
     },
     /// I was sent SIGTERM: please stop me.
     Terminated,
+    /// I want to go: please stop me.
+    Leave,
     /// There is room again where you found none (connections).
     Room,
     /// A message that cannot be decoded.
