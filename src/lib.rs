@@ -17,9 +17,9 @@ pub mod cluster {
         Incarnation, IntoChild, LookupError, Mailbox, Main, ManageError, Message, Missed, MonitorId, Never,
         NoArgsNeeded, Outcome, Output, OutputLine, OutputLines, PlanError, Pool, PoolRef, Process, Refusal, Reply,
         Restart, Result, Route, RunError, SHUTDOWN, SOCKETS, START_TIMEOUT, SendError, Set, Shutdown, ShutdownSignal,
-        Size, Slot, SlotState, Socket, Standard, StartError, Stdin, StopReason, Strategy, Supervisor, SupervisorRef,
-        Task, Timer, Transfer, TrySendError, Unset, WORKER_COUNT_VARIABLE, Worker, WorkerCountError, WorkerId,
-        WorkerRef,
+        Signal, Size, Slot, SlotState, Socket, Standard, StartError, Stdin, StopReason, Strategy, Supervisor,
+        SupervisorRef, Task, Timer, Transfer, TrySendError, Unset, WORKER_COUNT_VARIABLE, Worker, WorkerCountError,
+        WorkerId, WorkerRef, WorkerState, WorkerStatus,
     };
     pub use rclust_macros::main;
     #[doc(inline)]

@@ -7,8 +7,8 @@ use rclust::cluster::net::TcpListener;
 use rclust::cluster::testing::{self, TestCluster};
 use rclust::cluster::{
     self, AskError, Child, Context, DeadReason, Down, Event, EventKind, Events, ExitReason, Inbox, ManageError, Never,
-    Output, Pool, Process, Reply, Restart, RunError, Shutdown, Socket, StartError, Stdin, StopReason, Supervisor,
-    WorkerId, WorkerRef,
+    Output, Pool, Process, Refusal, Reply, Restart, RunError, Shutdown, Signal, Socket, StartError, Stdin, StopReason,
+    Supervisor, WorkerId, WorkerRef, WorkerState,
 };
 use rclust_tests::DEADLINE;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,8 @@ enum Job {
     Block,
     Hang,
     Quiet,
+    Leave,
+    Kill(String, Reply<String>),
 }
 
 /// Does what it is told, and shows it to a probe.
@@ -101,6 +103,11 @@ impl cluster::Worker for Actor {
                 std::future::pending().await
             }
             Job::Quiet => return Err(cluster::Error::shutdown()),
+            Job::Leave => cx.leave(),
+            Job::Kill(name, reply) => {
+                let refused = cx.worker::<Actor>(&name)?.kill(Signal::KILL).await;
+                reply.send(refused.expect_err("a refusal").to_string());
+            }
         }
         Ok(())
     }
@@ -344,6 +351,56 @@ async fn a_transient_worker_that_ends_in_order_stays_down() {
     assert_eq!(cluster.count_children().await.unwrap().active, 1);
     cluster.restart_child("a").await.unwrap();
     assert_eq!(who(&cluster.worker::<Actor>("a").unwrap()).await, 2);
+}
+
+#[tokio::test]
+async fn a_worker_leaves_is_disconnected_and_killed_and_shows_how_it_stands() {
+    let (probe, mut seen) = testing::probe();
+    let tree = Supervisor::one_for_one().intensity(9, DEADLINE).child(actor("a", &probe).restart(Restart::Transient));
+    let cluster = up(tree.child(Pool::<Actor>::new("web").args(probe).size(2))).await;
+    let mut events = cluster.events();
+    let (a, web) = (cluster.worker::<Actor>("a").unwrap(), cluster.worker::<Actor>("web[1]").unwrap());
+    let status = a.status().await.unwrap();
+    assert_eq!((status.state, status.pid), (WorkerState::Ready, Some(std::process::id())));
+    assert!(a.is_connected().await.unwrap() && !a.is_dead().await.unwrap());
+
+    // By itself: in order, and a transient one is not replaced.
+    a.send(Job::Leave).await.unwrap();
+    assert_eq!(soon("its stop", seen.recv()).await, Seen::Stops { by: "a".into(), why: StopReason::Leave });
+    assert_eq!(exit(&mut events, "a").await, (ExitReason::Shutdown, true));
+    assert_eq!(a.state().await.unwrap(), WorkerState::Dead);
+    assert!(!a.is_connected().await.unwrap() && a.is_dead().await.unwrap());
+    a.disconnect().await.unwrap();
+    let refused = a.kill(Signal::KILL).await;
+    assert!(matches!(refused, Err(ManageError::Refused { refusal: Refusal::NotRunning, .. })), "{refused:?}");
+
+    // By order: not replaced, though it is permanent.
+    web.disconnect().await.unwrap();
+    assert_eq!(web.state().await.unwrap(), WorkerState::Dead);
+    cluster.supervisor("web").unwrap().restart_child("web[1]").await.unwrap();
+    assert_eq!(who(&web).await, 2);
+
+    // Killed: replaced. Other signals need a process.
+    let refused = web.kill(Signal::TERM).await.unwrap_err();
+    assert!(refused.to_string().contains("SIGTERM could not be sent"), "{refused}");
+    assert_eq!(web.kill(Signal::KILL).await.unwrap().incarnation.0, 2);
+    assert_eq!(who(&web).await, 3);
+
+    // All, and the cluster goes on.
+    cluster.disconnect().await.unwrap();
+    assert_eq!(web.state().await.unwrap(), WorkerState::Dead);
+    cluster.restart_child("web").await.unwrap();
+    assert_eq!(who(&web).await, 4);
+}
+
+#[tokio::test]
+async fn a_worker_looks_after_nobody() {
+    let (probe, mut seen) = testing::probe();
+    let cluster = up(Supervisor::one_for_one().child(actor("a", &probe)).child(actor("b", &probe))).await;
+    let text: String = cluster.worker::<Actor>("a").unwrap().ask(|reply| Job::Kill("b".into(), reply)).await.unwrap();
+    assert!(text.contains("`b` is looked after by the supervisor's program"), "{text}");
+    cluster.worker::<Actor>("b").unwrap().send(Job::Note(7)).await.unwrap();
+    assert_eq!(notes(&mut seen, 1).await, [(1, 7)]);
 }
 
 #[tokio::test]

@@ -5,10 +5,11 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::panic::Location;
 use std::time::Duration;
 
-use crate::exit::ExitReason;
+use crate::exit::{ExitReason, Signal};
 use crate::run::panic::cut;
 use crate::tree::event::{GiveUp, Refusal};
 use crate::tree::plan::PlanError;
@@ -228,6 +229,25 @@ pub enum ManageError {
     /// The child that was given cannot be.
     #[error(transparent)]
     Child(StartError),
+    /// This is a worker: workers are looked after by the supervisor's program alone.
+    #[error(
+        "`{child}` is looked after by the supervisor's program, and this is a worker: send that program a message (`cx.supervisor()`); to end yourself, `cx.leave()`"
+    )]
+    NotHere {
+        /// The worker that was meant.
+        child: String,
+    },
+    /// A signal could not be sent.
+    #[error("`{child}`: {signal} could not be sent to its process")]
+    Signal {
+        /// The worker that was meant.
+        child: String,
+        /// Which.
+        signal: Signal,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
 }
 
 /// Why a name was not found.

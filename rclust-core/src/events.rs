@@ -27,6 +27,24 @@ pub struct Event {
     pub time: SystemTime,
 }
 
+impl Event {
+    /// What Node calls `worker.exitedAfterDisconnect`: of an end, whether it followed an order to stop or the worker's own wish to
+    /// go; `None` for all else that happens.
+    ///
+    /// True: [`WorkerRef::disconnect`](crate::WorkerRef::disconnect), `terminate_child`, a reload, a smaller pool, the stop of its group or of the cluster,
+    /// [`Context::leave`](crate::Context::leave), [`Error::shutdown`](crate::Error::shutdown), SIGTERM; also if its exit code or the deadline's SIGKILL had the last word.
+    /// False: it ended by itself, with success or without; [`WorkerRef::kill`](crate::WorkerRef::kill), or anybody's signal. (The reason alone,
+    /// [`ExitReason::is_normal`], is what restart types look at.)
+    #[must_use]
+    pub fn exited_after_disconnect(&self) -> Option<bool> {
+        match &self.kind {
+            EventKind::Exited { reason: ExitReason::Normal | ExitReason::Ignored, .. } => Some(false),
+            EventKind::Exited { expected, .. } => Some(*expected),
+            _ => None,
+        }
+    }
+}
+
 /// What happened. Of one incarnation, in this order: `Forked`, `Online`, any number of `Listening`, `Ready`, `Disconnected`,
 /// `Exited`: each at most once, `Forked`, `Disconnected` and `Exited` exactly once. A failed start has no `Ready`, a process
 /// that died at once perhaps no `Online`. After `Exited` comes exactly one of: `Restarting`, `BackingOff` (if it is to be started
@@ -48,7 +66,8 @@ pub enum EventKind {
     Exited {
         /// Why.
         reason: ExitReason,
-        /// Whether it had been asked to stop, or ended normally.
+        /// Whether it had been asked to stop, or ended normally. (Node's `exitedAfterDisconnect` is
+        /// [`Event::exited_after_disconnect`].)
         expected: bool,
     },
     /// It will be started again at once.

@@ -24,6 +24,7 @@ pub mod extension;
 pub mod fuzzing;
 mod id;
 mod ipc;
+mod life;
 mod mailbox;
 mod mailbox_spec;
 mod output;
@@ -35,6 +36,7 @@ pub mod replay;
 mod reply;
 mod run;
 mod socket;
+mod standing;
 mod supervisor;
 mod supervisor_ref;
 mod sys;
@@ -56,7 +58,7 @@ pub use error::{
     WorkerCountError,
 };
 pub use events::{EVENTS, Event, EventKind, Events, Missed};
-pub use exit::{ExitReason, StopReason};
+pub use exit::{ExitReason, Signal, StopReason};
 pub use id::{Incarnation, Slot, WorkerId};
 pub use mailbox::dead::{
     BYTES as DEAD_LETTER_BYTES, DeadLetter, DeadLetters, DeadReason, LETTER_BYTES as DEAD_LETTER_LARGEST,
@@ -70,6 +72,7 @@ pub use process_spec::{Output, Process};
 pub use reply::{ASK_LIMIT, Answer, Ask, Reply};
 pub use run::boot::{Body, Program, Settings, Tree, body, boot, boot_with, tree};
 pub use socket::{SOCKETS, Socket, Transfer};
+pub use standing::{WorkerState, WorkerStatus};
 pub use supervisor::Supervisor;
 pub use supervisor_ref::{DynamicRef, SupervisorRef};
 pub use tree::event::{ChildState, Counts as ChildCounts, GiveUp, Refusal, SpecView as ChildSpec, State as SlotState};

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::child_spec::{IntoChild, Launch, Launches};
 use crate::error::{ManageError, StartError};
 use crate::id::{Slot, WorkerId};
-use crate::mailbox::endpoint::Endpoint;
+use crate::mailbox::endpoint::{Endpoint, Tend};
 use crate::run::shared::{Command, Shared};
 use crate::tree::event::{Answer, ChildState, Counts, Refusal, Request, SpecView};
 use crate::wire::schema;
@@ -44,6 +44,10 @@ impl SupervisorRef {
     async fn call(&self, what: &str, request: Request, launches: Vec<Launch>) -> Result<Answer, ManageError> {
         let (sender, answer) = oneshot::channel();
         self.shared.command(Command::Call { request, launches, answer: sender });
+        self.answered(what, answer).await
+    }
+
+    async fn answered(&self, what: &str, answer: oneshot::Receiver<Answer>) -> Result<Answer, ManageError> {
         let refused = |refusal| ManageError::Refused { supervisor: self.shown(), child: what.to_owned(), refusal };
         match answer.await {
             Ok(Answer::Refused(refusal)) => Err(refused(refusal)),
@@ -92,6 +96,24 @@ impl SupervisorRef {
     pub async fn terminate_child(&self, name: &str) -> Result<(), ManageError> {
         let request = Request::TerminateChild { supervisor: self.slot, name: name.to_owned() };
         self.call(name, request, Vec::new()).await.map(drop)
+    }
+
+    /// Stops all children in order, last to first, and keeps their specifications; returns when the last one has ended. The cluster goes on,
+    /// and its body: [`restart_child`](SupervisorRef::restart_child) starts a child again. ([`Cluster::stop`](crate::Cluster::stop) ends the cluster.)
+    ///
+    /// It is OTP's `terminate_child` for each; dynamic copies and temporary children are forgotten.
+    ///
+    /// # Errors
+    /// The supervisor is stopping, or is not there (any more).
+    /// # Cancel safety
+    /// Dropped before completion, some have been stopped and some have not.
+    pub async fn disconnect(&self) -> Result<(), ManageError> {
+        for child in self.which_children().await? {
+            let (sender, answer) = oneshot::channel();
+            self.shared.command(Command::Tend { slot: child.slot, order: Tend::Disconnect(sender) });
+            self.answered(&child.name, answer).await?;
+        }
+        Ok(())
     }
 
     /// Forgets a child that is down: its mailbox is closed.

@@ -55,6 +55,11 @@ impl<M> WorkerRef<M> {
         WorkerRef { target: Arc::new(target), _message: PhantomData }
     }
 
+    /// None only where a message type is traced.
+    pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.target.endpoint.as_ref()
+    }
+
     /// The slot it names.
     #[must_use]
     pub fn slot(&self) -> Slot {

@@ -12,12 +12,12 @@ use futures::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::background;
 use crate::error::LookupError;
-use crate::exit::ExitReason;
+use crate::exit::{ExitReason, Signal};
 use crate::id::{Slot, WorkerId};
 use crate::ipc::control::Control;
 use crate::mailbox::beside::{self, Body, NotAttached, Tag};
@@ -27,8 +27,10 @@ use crate::mailbox::ring::{WORTH_RELEASING, kind};
 use crate::mailbox::sender;
 use crate::pool_ref::Members;
 use crate::socket::SOCKETS;
+use crate::standing::WorkerStatus;
 use crate::sys::memory::Sealed;
 use crate::sys::readiness;
+use crate::tree::event::Answer;
 use crate::wire::control::{Found, Part, Ring};
 
 /// After this long without use a ring's pages are given back.
@@ -60,10 +62,24 @@ pub(crate) trait Upstream: Send + Sync {
     fn track(&self, reader: Slot, writer: Slot, end: u64);
     /// What [`Upstream::fetch`] brought is needed no more (a large payload is kept until then).
     fn handled(&self, tag: Tag);
+    /// Gives the supervisor's loop an order about a slot's worker. `false`: this is a worker, which gives none.
+    fn tend(&self, _slot: Slot, _order: Tend) -> bool {
+        false
+    }
     /// A worker's control lane.
     fn control(&self) -> Option<&Arc<Control>> {
         None
     }
+}
+
+/// What the supervisor's program wants of one worker, and where the answer goes.
+pub(crate) enum Tend {
+    /// How does it stand?
+    Status(oneshot::Sender<WorkerStatus>),
+    /// Stop it in order.
+    Disconnect(oneshot::Sender<Answer>),
+    /// Send its process a signal; who got it, if there is one.
+    Signal(Signal, oneshot::Sender<Option<(WorkerId, io::Result<()>)>>),
 }
 
 /// What a path names.
@@ -231,6 +247,11 @@ impl Endpoint {
     /// It has.
     pub(crate) fn set_ready(&self) {
         self.ready.store(true, Ordering::Release);
+    }
+
+    /// See [`Upstream::tend`].
+    pub(crate) fn tend(&self, slot: Slot, order: Tend) -> bool {
+        self.upstream.tend(slot, order)
     }
 
     /// A worker's control lane; `None` in the supervisor.

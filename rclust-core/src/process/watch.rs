@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 
-use crate::exit::ExitReason;
+use crate::exit::{self, ExitReason};
 use crate::process::spawn::Begun;
 use crate::process::thread::Thread;
 use crate::sys::readiness;
@@ -52,19 +52,32 @@ impl Watched {
         }
     }
 
-    /// Kills it. Until it has been waited for, its pid is its own.
+    /// Kills it.
     pub(crate) fn kill(&self) {
         // It may have ended already.
-        let _ = match self {
-            Watched::Process { pidfd: Some(pidfd), .. } => {
-                rustix::process::pidfd_send_signal(pidfd.get_ref(), Signal::KILL)
+        let _ = self.signal(exit::Signal::KILL);
+    }
+
+    /// Sends it a signal. Until it has been waited for, its pid is its own.
+    pub(crate) fn signal(&self, signal: exit::Signal) -> io::Result<()> {
+        match self {
+            Watched::Process { pid, pidfd, .. } => {
+                let signal = Signal::from_named_raw(signal.number()).ok_or(Errno::INVAL)?;
+                match pidfd {
+                    Some(pidfd) => rustix::process::pidfd_send_signal(pidfd.get_ref(), signal)?,
+                    None => rustix::process::kill_process(*pid, signal)?,
+                }
+                Ok(())
             }
-            Watched::Process { pid, .. } => rustix::process::kill_process(*pid, Signal::KILL),
-            Watched::Thread(thread) => {
+            Watched::Thread(thread) if signal == exit::Signal::KILL => {
                 thread.end(Status::Signal { signal: libc::SIGKILL, core: false });
                 Ok(())
             }
-        };
+            Watched::Thread(_) => {
+                let why = "this worker is a thread (in-process mode), which SIGKILL alone can be sent to";
+                Err(io::Error::new(io::ErrorKind::Unsupported, why))
+            }
+        }
     }
 
     /// Waits for its end.

@@ -2,8 +2,8 @@
 
 use std::sync::mpsc;
 
-use crate::id::Slot;
-use crate::tree::event::{Action, Event, Time};
+use crate::id::{Slot, WorkerId};
+use crate::tree::event::{Action, Event, State, Time};
 use crate::tree::machine::{Place, Tree};
 
 /// See the module.
@@ -45,6 +45,20 @@ impl Decider {
     pub(crate) fn place(&self, slot: Slot) -> Option<Place> {
         match self {
             Decider::Tree(tree) => tree.place(slot),
+            Decider::Player(_) => None,
+        }
+    }
+
+    pub(crate) fn state(&self, slot: Slot) -> Option<State> {
+        match self {
+            Decider::Tree(tree) => tree.state(slot),
+            Decider::Player(_) => None,
+        }
+    }
+
+    pub(crate) fn worker(&self, slot: Slot) -> Option<WorkerId> {
+        match self {
+            Decider::Tree(tree) => tree.worker(slot),
             Decider::Player(_) => None,
         }
     }

@@ -18,5 +18,6 @@ pub(crate) mod seats;
 pub(crate) mod shared;
 pub(crate) mod supervise;
 pub(crate) mod tell;
+pub(crate) mod tend;
 pub(crate) mod tracks;
 pub(crate) mod work;

@@ -18,7 +18,7 @@ use crate::id::{Slot, WorkerId};
 use crate::mailbox::beside::{NotAttached, Tag};
 use crate::mailbox::dead::Dead;
 use crate::mailbox::depot::{self, Depot};
-use crate::mailbox::endpoint::{Endpoint, Located, Upstream};
+use crate::mailbox::endpoint::{Endpoint, Located, Tend, Upstream};
 use crate::mailbox::lane::Parts;
 use crate::mailbox::receiver::Receiver;
 use crate::mailbox::switchboard::Switchboard;
@@ -52,6 +52,8 @@ pub(crate) enum Command {
     RefusedListen { worker: WorkerId, address: String, error: String },
     /// The extension tells that a listener is in trouble.
     Troubled { address: String, text: String },
+    /// The program wants something of a slot's worker.
+    Tend { slot: Slot, order: Tend },
     /// A management call, with what it wants run.
     Call { request: Request, launches: Vec<Launch>, answer: oneshot::Sender<Answer> },
     /// An action of a player that holds the tree.
@@ -263,5 +265,10 @@ impl Upstream for InCluster {
 
     fn handled(&self, tag: Tag) {
         self.shared.depot.handled(self.me, tag);
+    }
+
+    fn tend(&self, slot: Slot, order: Tend) -> bool {
+        self.shared.command(Command::Tend { slot, order });
+        true
     }
 }

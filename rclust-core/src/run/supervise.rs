@@ -84,6 +84,8 @@ pub(crate) struct Live {
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
     pub(crate) name: String,
     pub(crate) online: bool,
+    /// It has its share of a listener.
+    pub(crate) listening: bool,
     pub(crate) ready: bool,
     /// Its link is closed.
     pub(crate) unlinked: bool,
@@ -484,6 +486,7 @@ impl Supervise {
                 }
                 self.send(worker, &ToWorker::Answer { id, answer: Answer::Extension(body) }, fds);
             }
+            Command::Tend { slot, order } => self.tend(slot, order),
             Command::Call { request, launches, answer } => self.manage(request, launches, answer),
             Command::Perform(action) => {
                 if let Action::Start { worker, .. } = &action {
@@ -494,7 +497,10 @@ impl Supervise {
                 self.perform(action);
             }
             Command::Listening { worker, address } => {
-                let pid = self.live.get(&worker).map(|live| live.process.pid());
+                let pid = self.live.get_mut(&worker).map(|live| {
+                    live.listening = true;
+                    live.process.pid()
+                });
                 self.shared.tell(
                     EventKind::Listening(address.clone()),
                     &self.shared.name(worker.slot),
@@ -601,6 +607,7 @@ impl Supervise {
                 outgoing,
                 name: name.clone(),
                 online: false,
+                listening: false,
                 ready: false,
                 unlinked: false,
                 terminated: false,
