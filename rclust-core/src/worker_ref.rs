@@ -148,9 +148,10 @@ impl<M: Message> WorkerRef<M> {
         self.lane().map_or(u64::MAX, |(_, lane)| if lane.is_closed() { u64::MAX } else { lane.backlog() })
     }
 
-    /// Wakes the worker for what was sent, without waiting for this task to yield.
+    /// Wakes the worker for what was sent, by this or another reference of this process, without waiting for this task to yield.
     pub fn flush(&self) {
-        if let Some(lane) = self.target.lane.get() {
+        let open = || self.target.endpoint.as_ref()?.open_lane(self.target.slot);
+        if let Some(lane) = self.target.lane.get().cloned().or_else(open) {
             lane.ring_if_needed();
         }
     }

@@ -387,6 +387,11 @@ impl Endpoint {
         self.lanes.read().get(&peer).cloned().ok_or_else(|| "the supervisor sent no lane".to_owned())
     }
 
+    /// The lane to a slot, if it is open.
+    pub(crate) fn open_lane(&self, peer: Slot) -> Option<Arc<Lane>> {
+        self.lanes.read().get(&peer).cloned()
+    }
+
     /// Takes part in a lane, once per peer.
     pub(crate) fn add(self: &Arc<Self>, parts: Parts) -> io::Result<Arc<Lane>> {
         let peer = parts.peer;

@@ -84,9 +84,9 @@ pub(crate) struct Twin {
 /// Says it, at once: what follows may be the end.
 async fn note<W: cluster::Worker>(cx: &Context<W>, text: impl Into<String>) -> cluster::Result<()> {
     let (by, text) = (cx.name().to_owned(), text.into());
-    let supervisor = cx.supervisor();
-    supervisor.send(Said::Note { by, text }).await?;
-    supervisor.flush();
+    cx.supervisor().send(Said::Note { by, text }).await?;
+    // Another reference to the same mailbox: a flush is for all that was sent there.
+    cx.supervisor::<Said>().flush();
     Ok(())
 }
 
