@@ -669,7 +669,10 @@ async fn a_probe_is_asked_answers_and_follows_references_and_so_does_the_body() 
             other => panic!("{other:?}"),
         }
         match soon("a reference", inbox.recv()).await {
-            Question::CallBack(back) => assert_eq!(back.ask(Answerer::Doubled).await.unwrap(), Some(42)),
+            Question::CallBack(back) => {
+                assert_eq!(back.ask(Answerer::Doubled).await.unwrap(), Some(42));
+                assert_eq!(back.state().await.unwrap(), WorkerState::Ready, "the test is the supervisor's program");
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -33,7 +33,7 @@ impl Event {
     ///
     /// True: [`WorkerRef::disconnect`](crate::WorkerRef::disconnect), `terminate_child`, a reload, a smaller pool, the stop of its group or of the cluster,
     /// [`Context::leave`](crate::Context::leave), [`Error::shutdown`](crate::Error::shutdown), SIGTERM; also if its exit code or the deadline's SIGKILL had the last word.
-    /// False: it ended by itself, with success or without; [`WorkerRef::kill`](crate::WorkerRef::kill), or anybody's signal. (The reason alone,
+    /// False: it ended by itself, with success or without; [`WorkerRef::kill`](crate::WorkerRef::kill) or anybody's signal, other than the SIGTERM of above. (The reason alone,
     /// [`ExitReason::is_normal`], is what restart types look at.)
     #[must_use]
     pub fn exited_after_disconnect(&self) -> Option<bool> {

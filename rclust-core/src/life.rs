@@ -78,7 +78,8 @@ impl<M: Message> WorkerRef<M> {
     /// Sends a signal to the process that fills the slot now, and tells which incarnation that was. Supervisor side.
     ///
     /// Nothing else happens: what it does is the process's affair, and what follows its end its restart type's. An end by it is no
-    /// end that was asked for ([`Event::exited_after_disconnect`](crate::Event::exited_after_disconnect) says false); [`WorkerRef::disconnect`] is.
+    /// end that was asked for ([`Event::exited_after_disconnect`](crate::Event::exited_after_disconnect) says false), except that a worker drains at the
+    /// first [`Signal::TERM`]. [`WorkerRef::disconnect`] is the way to ask.
     /// With threads in place of processes only [`Signal::KILL`] means something.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::error::LookupError;
 use crate::id::{Incarnation, Slot, WorkerId};
 use crate::mailbox::beside::{NotAttached, Tag};
 use crate::mailbox::depot::{self, Depot};
-use crate::mailbox::endpoint::{Endpoint, Located, Upstream};
+use crate::mailbox::endpoint::{Endpoint, Located, Tend, Upstream};
 use crate::mailbox::lane::Parts;
 use crate::mailbox::switchboard::Switchboard;
 use crate::run::shared::{Command, InCluster, Shared};
@@ -129,6 +129,10 @@ impl Upstream for ThroughCluster {
         if let Ok(cluster) = self.cluster() {
             cluster.track(reader, writer, end);
         }
+    }
+
+    fn tend(&self, slot: Slot, order: Tend) -> bool {
+        self.cluster().is_ok_and(|cluster| cluster.tend(slot, order))
     }
 
     fn handled(&self, tag: Tag) {
