@@ -1,12 +1,15 @@
 //! What Node's suite does not test and should.
 
-use super::{Row, met, not_yet};
+use super::{Row, met};
 
 pub(crate) const ROWS: &[Row] = &[
     met(
         "a worker dies with a connection that it has not taken",
         "the connection is served by another one, at once (in Node its client waits for ever)",
-        &["tests/dispatch.rs::what_no_program_has_taken_outlives_every_worker"],
+        &[
+            "tests/dispatch.rs::what_no_program_has_taken_outlives_every_worker",
+            "tests/storm.rs::two_workers_that_answer_at_once",
+        ],
     ),
     met(
         "descriptors after many kills",
@@ -24,7 +27,10 @@ pub(crate) const ROWS: &[Row] = &[
     met(
         "the last worker dies",
         "the port stays open and clients wait (Node refuses them)",
-        &["tests/listening.rs::the_socket_of_workers_that_all_died_stays_open"],
+        &[
+            "tests/listening.rs::the_socket_of_workers_that_all_died_stays_open",
+            "tests/storm.rs::while_all_workers_are_down_clients_wait_and_none_is_refused",
+        ],
     ),
     met(
         "the supervisor is killed, a worker spins",
@@ -39,10 +45,10 @@ pub(crate) const ROWS: &[Row] = &[
             "tests/handoff.rs::a_stopped_or_blocked_worker_holds_no_connection_hostage",
         ],
     ),
-    not_yet(
+    met(
         "a reload under keep-alive load",
-        "no request fails",
-        "the machine decides it (tests/tree_rules.rs); with processes it is being written",
+        "no request fails, short or keep-alive (with the layer `LastCalls`)",
+        &["tests/rolling.rs::ten_reloads_in_ten_seconds_with_another_file_each_time_fail_no_request"],
     ),
     met(
         "how many sockets pass in a second",
