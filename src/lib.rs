@@ -15,11 +15,11 @@ pub mod cluster {
         Context, DEAD_LETTER_BYTES, DEAD_LETTER_LARGEST, DEAD_LETTERS, DeadLetter, DeadLetters, DeadReason,
         DecodeError, Down, Dynamic, DynamicRef, EVENTS, Error, Event, EventKind, Events, ExitReason, GiveUp, Inbox,
         Incarnation, IntoChild, LookupError, Mailbox, Main, ManageError, Message, Missed, MonitorId, Never,
-        NoArgsNeeded, Outcome, Output, OutputLine, OutputLines, PlanError, Pool, PoolRef, Process, Refusal, Reply,
-        Restart, Result, Route, RunError, SHUTDOWN, SOCKETS, START_TIMEOUT, SendError, Set, Shutdown, ShutdownSignal,
-        Signal, Size, Slot, SlotState, Socket, Standard, StartError, Stdin, StopReason, Strategy, Supervisor,
-        SupervisorRef, Task, Timer, Transfer, TrySendError, Unset, WORKER_COUNT_VARIABLE, Worker, WorkerCountError,
-        WorkerId, WorkerRef, WorkerState, WorkerStatus,
+        NoArgsNeeded, Outcome, Output, OutputLine, OutputLines, PlanError, Pool, PoolRef, Process, Recycle, Refusal,
+        Reply, Restart, Result, Route, RunError, SHUTDOWN, SOCKETS, START_TIMEOUT, SendError, Set, Shutdown,
+        ShutdownSignal, Signal, Size, Slot, SlotState, Socket, Standard, StartError, Stdin, StopReason, Strategy,
+        Supervisor, SupervisorRef, Task, Timer, Transfer, TrySendError, Unset, WORKER_COUNT_VARIABLE, Worker,
+        WorkerCountError, WorkerId, WorkerRef, WorkerState, WorkerStatus,
     };
     pub use rclust_macros::main;
     #[doc(inline)]

@@ -9,6 +9,7 @@ use crate::WorkerId;
 use crate::error::StartError;
 use crate::mailbox_spec::Mailbox;
 use crate::process_spec::{Made, Process};
+use crate::recycle::Recycle;
 use crate::tree::plan::{
     Backoff, ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan,
 };
@@ -58,6 +59,8 @@ pub(crate) struct Launch {
     pub(crate) redeliver: u32,
     /// Whether what waits is thrown away at a death.
     pub(crate) empty_mailbox: bool,
+    /// When it is replaced though it has not failed.
+    pub(crate) recycle: Option<Recycle>,
 }
 
 impl Launch {
@@ -75,6 +78,7 @@ impl Launch {
             mailbox: Mailbox::new(),
             redeliver: 0,
             empty_mailbox: false,
+            recycle: None,
         }
     }
 }
@@ -84,7 +88,8 @@ impl Launch {
     pub(crate) fn needs_process(&self) -> Option<&'static str> {
         let settings = [("stdin(Stdin::Inherit)", self.stdin), ("kill_group(true)", self.kill_group)];
         let set = settings.into_iter().find(|(_, set)| *set);
-        set.map(|(setting, _)| setting).or_else(|| self.process.needs_process())
+        let rss = self.recycle.filter(Recycle::has_rss).map(|_| "Recycle::max_rss");
+        set.map(|(setting, _)| setting).or(rss).or_else(|| self.process.needs_process())
     }
 }
 
@@ -118,6 +123,7 @@ pub(crate) struct Common {
     mailbox: Mailbox,
     redeliver: u32,
     empty_mailbox: bool,
+    recycle: Option<Recycle>,
     backoff: Option<Backoff>,
     significant: bool,
     args: Option<Args>,
@@ -141,6 +147,7 @@ impl Common {
             mailbox: Mailbox::new(),
             redeliver: 0,
             empty_mailbox: false,
+            recycle: None,
             backoff: None,
             significant: false,
             args: None,
@@ -161,6 +168,7 @@ impl Common {
             mailbox: self.mailbox,
             redeliver: self.redeliver,
             empty_mailbox: self.empty_mailbox,
+            recycle: self.recycle,
             ..Launch::new(Role::of::<W>(), args)
         });
         ChildPlan {
@@ -285,6 +293,12 @@ macro_rules! worker_child {
             /// dead letters ([`Discarded`](crate::DeadReason::Discarded)), and questions in it fail.
             pub fn empty_mailbox(mut self, empty: bool) -> Self {
                 self.common.empty_mailbox = empty;
+                self
+            }
+
+            /// When it is replaced though it has not failed: by age, messages, connections or memory. Never unless said otherwise.
+            pub fn recycle(mut self, recycle: Recycle) -> Self {
+                self.common.recycle = Some(recycle);
                 self
             }
 

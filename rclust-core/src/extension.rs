@@ -196,6 +196,22 @@ impl Here {
         self.control.before_close(Box::new(|deadline, close| Box::pin(last_calls(deadline, Close(close)))));
     }
 
+    /// This worker has taken a connection.
+    pub fn took_connection(&self) {
+        self.control.took_connection();
+    }
+
+    /// Whether this worker's memory is watched, so that it wants to hear of [`Here::active`].
+    #[must_use]
+    pub fn watches_memory(&self) -> bool {
+        self.control.wear.watches_rss()
+    }
+
+    /// This worker did something; its memory is looked at a second later, and not again before that.
+    pub fn active(&self) {
+        self.control.active();
+    }
+
     /// The soft limit of open descriptors of this process; `None` is unlimited.
     #[must_use]
     pub fn descriptor_limit(&self) -> Option<u64> {

@@ -31,6 +31,7 @@ mod output;
 mod pool_ref;
 mod process;
 mod process_spec;
+mod recycle;
 #[doc(hidden)]
 pub mod replay;
 mod reply;
@@ -69,6 +70,7 @@ pub use output::{OutputLine, OutputLines, Standard};
 pub use pool_ref::{PoolRef, Route};
 pub use process::role::ProcessRole;
 pub use process_spec::{Output, Process};
+pub use recycle::Recycle;
 pub use reply::{ASK_LIMIT, Answer, Ask, Reply};
 pub use run::boot::{Body, Program, Settings, Tree, body, boot, boot_with, tree};
 pub use socket::{SOCKETS, Socket, Transfer};

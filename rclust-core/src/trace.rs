@@ -40,6 +40,8 @@ pub(crate) enum Story {
     DeadLetter { worker: WorkerId, name: String, bytes: usize, reason: String },
     /// An operator's signal.
     Signal { name: &'static str, meaning: &'static str },
+    /// A worker has reached a limit at which it is replaced.
+    Worn { worker: WorkerId, name: String, text: String },
     /// What became of a reload that a signal ordered.
     Reload { text: String },
     /// The tree has ended.
@@ -131,6 +133,9 @@ impl Story {
                 tracing::warn!(target: TARGET, slot = worker.slot.0, incarnation = worker.incarnation.0, name, bytes, reason, "dead letter");
             }
             Story::Signal { name, meaning } => tracing::info!(target: TARGET, signal = name, meaning, "signal"),
+            Story::Worn { worker, name, text } => {
+                tracing::info!(target: TARGET, slot = worker.slot.0, incarnation = worker.incarnation.0, name, text, "recycled");
+            }
             Story::Reload { text } => tracing::info!(target: TARGET, text, "reload"),
             Story::Ended { text } => tracing::info!(target: TARGET, text, "ended"),
             Story::Wrote { line } => {
@@ -171,6 +176,7 @@ impl Story {
                 format!("{name}: a message of {bytes} bytes is dead: {reason}")
             }
             Story::Signal { name, meaning } => format!("{name}: {meaning}"),
+            Story::Worn { name, text, .. } => format!("{name} is recycled: {text}"),
             Story::Reload { text } => format!("reload: {text}"),
             Story::Ended { text } => format!("the cluster has ended: {text}"),
             Story::Wrote { line } => format!("{}: {}", line.name, printable(&line.text)),

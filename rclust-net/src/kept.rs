@@ -18,12 +18,16 @@ const SERVING: u8 = 0;
 const LAST_CALLS: u8 = 1;
 /// What is still open is at its end.
 const CUT: u8 = 2;
+/// No order to stop has come, and traffic is of interest: this worker's memory is watched.
+const WATCHED: u8 = 3;
 
 /// See the module. One for each worker.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     pub(crate) binds: Mutex<Counter>,
     phase: AtomicU8,
+    /// The worker, if its memory is watched.
+    watched: OnceLock<Here>,
     /// Connections that count for this worker, of all its listeners, and those that it adopted.
     open: AtomicU64,
     /// When the drain began.
@@ -54,6 +58,10 @@ impl Kept {
     pub(crate) fn of(here: &Here) -> Arc<Kept> {
         let kept = here.kept::<Kept>();
         if !kept.held.swap(true, Ordering::AcqRel) {
+            if here.watches_memory() {
+                let _ = kept.watched.set(here.clone());
+                kept.watch();
+            }
             let own = kept.clone();
             here.before_close(move |deadline, close| own.drain(deadline, close));
         }
@@ -91,7 +99,7 @@ impl Kept {
     /// It does so no more.
     pub(crate) fn closed(&self) {
         // Either the drain sees that none is open, or we see that it waits.
-        if self.open.fetch_sub(1, Ordering::SeqCst) == 1 && self.phase.load(Ordering::SeqCst) != SERVING {
+        if self.open.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_draining() {
             self.ended.notify_one();
         }
     }
@@ -117,7 +125,12 @@ impl Kept {
         self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection had traffic. One load, unless the worker drains.
+    /// The next traffic is of interest, unless a drain has begun.
+    fn watch(&self) {
+        let _ = self.phase.compare_exchange(SERVING, WATCHED, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// A connection had traffic. One load, unless the worker drains or its memory is watched.
     #[inline]
     pub(crate) fn traffic(&self) {
         if self.phase.load(Ordering::Relaxed) != SERVING {
@@ -127,6 +140,11 @@ impl Kept {
 
     #[cold]
     fn note_traffic(&self) {
+        if let (WATCHED, Some(here)) = (self.phase.load(Ordering::Relaxed), self.watched.get()) {
+            // One of the traffics of a second is enough, and of those before it is `active` that keeps count.
+            here.active();
+            return;
+        }
         if let Some(began) = self.began.get() {
             self.last.store(nanos(began.elapsed()), Ordering::Relaxed);
         }
@@ -135,7 +153,7 @@ impl Kept {
     /// Whether the worker takes no connection any more.
     #[inline]
     pub(crate) fn is_draining(&self) -> bool {
-        self.phase.load(Ordering::SeqCst) != SERVING
+        matches!(self.phase.load(Ordering::SeqCst), LAST_CALLS | CUT)
     }
 
     /// Whether its connections are cut.

@@ -119,6 +119,7 @@ impl Share {
                 continue;
             }
             self.count(Page::taken);
+            self.here.took_connection();
             let count = Count::new(self.clone(), self.kept.clone());
             match taken {
                 Taken::Connection(socket, peer) => return Ok((socket, peer, count)),

@@ -23,9 +23,11 @@ use crate::exit::{ExitReason, StopReason};
 use crate::id::{Slot, WorkerId};
 use crate::ipc::link::{WorkerReader, WorkerWriter};
 use crate::ipc::porter::Porter;
+use crate::ipc::wear::Wear;
 use crate::mailbox::beside::{NotAttached, Tag};
 use crate::mailbox::endpoint::{Endpoint, Located, Upstream};
 use crate::mailbox::lane::Parts;
+use crate::recycle::Limits;
 use crate::sys::link::Socket;
 use crate::sys::readiness;
 use crate::wire::control::{Answer, Request, ToSupervisor, ToWorker};
@@ -92,6 +94,7 @@ pub(crate) struct Control {
     next: AtomicU64,
     stop: watch::Sender<Option<Stop>>,
     asked: AtomicBool,
+    pub(crate) wear: Wear,
     /// Taken by the order to stop.
     last_calls: Mutex<Option<LastCalls>>,
     downs: Mutex<Option<tokio::sync::mpsc::UnboundedSender<PeerDown>>>,
@@ -103,7 +106,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(socket: Arc<Socket>, ready_by_listening: bool) -> Arc<Control> {
+    pub(crate) fn new(socket: Arc<Socket>, ready_by_listening: bool, limits: Limits) -> Arc<Control> {
         Arc::new(Control {
             writer: WorkerWriter::new(socket),
             runtime: OnceLock::new(),
@@ -113,6 +116,7 @@ impl Control {
             next: AtomicU64::new(1),
             stop: watch::channel(None).0,
             asked: AtomicBool::new(false),
+            wear: Wear::new(limits),
             last_calls: Mutex::default(),
             downs: Mutex::default(),
             watched: Mutex::default(),
@@ -126,6 +130,11 @@ impl Control {
         if let Err(error) = self.writer.send(word) {
             tracing::debug!(%error, "the control lane cannot be written");
         }
+    }
+
+    /// The runtime of its worker, once it has begun.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.runtime.get().cloned()
     }
 
     /// Whether an order to stop has come.

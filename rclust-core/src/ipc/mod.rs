@@ -4,3 +4,4 @@ pub(crate) mod boot;
 pub(crate) mod control;
 pub(crate) mod link;
 pub(crate) mod porter;
+pub(crate) mod wear;

@@ -317,7 +317,7 @@ pub fn boot_with(settings: Settings, program: impl Program, extensions: Vec<Box<
                 Err(error) => {
                     // The supervisor tells it with the child's name.
                     let ending = Ending::Error(panic::cut(&error.to_string()));
-                    let control = Control::new(booted.socket, false);
+                    let control = Control::new(booted.socket, false, booted.message.limits);
                     control.say(&ToSupervisor::Ending(ending));
                     // The link ends with the process, not before it: that would be taken for a worker that is lost.
                     std::mem::forget(control);
@@ -422,7 +422,7 @@ fn number(code: ExitCode) -> i32 {
 /// Plays a worker: in a process of its own, or on this thread.
 fn worker(init: Option<Init>, program: impl Program, booted: Boot, thread: Option<&Arc<Thread>>) -> ExitCode {
     let Boot { socket, reader, message, .. } = booted;
-    let control = Control::new(socket.clone(), program.ready_by_listening());
+    let control = Control::new(socket.clone(), program.ready_by_listening(), message.limits);
     match thread {
         None => panic::note_panics(control.clone()),
         Some(_) => panic::note_panics_of_threads(),

@@ -57,6 +57,7 @@ impl Supervise {
                 self.shared.tell(EventKind::Ready, &name, Some(worker), Some(pid));
                 self.shared.is_up(worker.slot, &name);
                 self.story(Story::Ready { worker, name, pid });
+                self.ages(worker);
                 self.tell_extension(extension::Event::Ready { worker });
                 self.decide(Event::Ready { worker });
             }
@@ -96,6 +97,7 @@ impl Supervise {
                 self.track(asker, reader, writer, end);
             }
             ToSupervisor::GaveUp => self.gave_up(worker),
+            ToSupervisor::Worn(what) => self.worn(worker, what),
             ToSupervisor::LaneClosed { peer } => {
                 let seat = live.seated.seat;
                 self.lane_closed(peer, seat);

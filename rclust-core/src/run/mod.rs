@@ -13,6 +13,7 @@ pub(crate) mod panic;
 pub(crate) mod perform;
 pub(crate) mod porter;
 pub(crate) mod probe;
+pub(crate) mod recycle;
 pub(crate) mod reload;
 pub(crate) mod seats;
 pub(crate) mod shared;

@@ -163,7 +163,10 @@ impl Supervise {
         index: u32,
     ) -> Result<(), String> {
         let launch = self.launches.get(&ordered.launch).ok_or("a child without a launch")?;
-        let Some(seated) = self.live.get(&worker).map(|live| live.seated.clone()) else { return Ok(()) };
+        let (age, limits) = launch.recycle.map_or_else(Default::default, |recycle| recycle.drawn(fastrand::f64));
+        let Some(live) = self.live.get_mut(&worker) else { return Ok(()) };
+        live.age = age;
+        let seated = live.seated.clone();
         let mut fds = Vec::new();
         if launch.stdin {
             let stdin =
@@ -187,6 +190,7 @@ impl Supervise {
             again: self.again.get(&worker.slot).filter(|_| seated.reads).map(|again| (again.peer, again.deliveries)),
             seat: seated.seat,
             schemas: ((launch.role.schema)(), (launch.role.args)()),
+            limits,
         };
         self.send(worker, &ToWorker::Boot(Box::new(boot)), fds);
         let board = &self.shared.board;

@@ -51,7 +51,7 @@ impl Reloads {
 impl Supervise {
     /// What a worker of this slot that is to be started runs.
     pub(crate) fn program_of(&self, slot: Slot) -> Option<Program> {
-        if self.current(slot).is_some() {
+        if self.current(slot).is_some_and(|current| !self.recycling.is(current)) {
             return self.reloads.next.clone();
         }
         match self.last.contains_key(&slot) {
@@ -61,7 +61,15 @@ impl Supervise {
     }
 
     /// A reload was ordered: it runs what stands at the path now.
-    pub(crate) fn look_for_program(&mut self) -> Result<(), ExitReason> {
+    pub(crate) fn deploy(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
+        match self.look_for_program() {
+            Ok(()) => self.manage(request, Vec::new(), answer),
+            // Its caller may have gone away.
+            Err(reason) => drop(answer.send(Answer::Refused(Refusal::Failed(reason)))),
+        }
+    }
+
+    fn look_for_program(&mut self) -> Result<(), ExitReason> {
         let Some(first) = self.shared.ground.program() else { return Ok(()) };
         let found = first.reopen().map_err(|error| ExitReason::Spawn(format!("the program to reload: {error}")))?;
         // One that has not changed needs no other descriptor, and a restart of it no other name.
@@ -84,7 +92,7 @@ impl Supervise {
             let answer = told.await.ok();
             shared.command(Command::Reloaded { answer });
         });
-        self.manage(Request::Reload { slot: Slot::SUPERVISOR, surge: 1 }, Vec::new(), answer);
+        self.deploy(Request::Reload { slot: Slot::SUPERVISOR, surge: 1 }, answer);
     }
 
     pub(crate) fn reloaded(&mut self, answer: Option<Answer>) {

@@ -23,6 +23,7 @@ use crate::mailbox::lane::Parts;
 use crate::mailbox::receiver::Receiver;
 use crate::mailbox::switchboard::Switchboard;
 use crate::output::OutputLines;
+use crate::recycle::Worn;
 use crate::run::ground::Ground;
 use crate::run::probe;
 use crate::tree::event::{Action, Answer, Request};
@@ -66,6 +67,10 @@ pub(crate) enum Command {
     Distrust { seat: Slot, error: String },
     /// A worker that was replaced had its time to finish the message in hand.
     GiveUpDeadline { worker: WorkerId },
+    /// A worker has reached a limit at which it is to be replaced.
+    Worn { worker: WorkerId, what: Worn },
+    /// What became of its replacement; `None`: the tree has ended.
+    Recycled { worker: WorkerId, answer: Option<Answer> },
     /// What became of the reload that a signal ordered; `None`: the tree has ended.
     Reloaded { answer: Option<Answer> },
     /// A test has dropped the inbox of a probe.

@@ -30,13 +30,14 @@ use crate::run::ground::Ground;
 use crate::run::keeper::{self, FromWorker};
 use crate::run::open::{self, Setup};
 use crate::run::porter::Porter;
+use crate::run::recycle::Recycling;
 use crate::run::reload::Reloads;
 use crate::run::seats::Seated;
 use crate::run::shared::{Command, Shared};
 use crate::run::tracks::Tracks;
 use crate::sys::identity::{self, Identity};
 use crate::trace::Story;
-use crate::tree::event::{Action, Answer as Managed, CallId, Event, GiveUp, Refusal, Request as Management, Time};
+use crate::tree::event::{Action, Answer as Managed, CallId, Event, GiveUp, Request as Management, Time};
 use crate::wire::applied::Applied;
 use crate::wire::control::{Answer, Ending, ToWorker};
 
@@ -109,6 +110,9 @@ pub(crate) struct Live {
     pub(crate) start_timeout: Duration,
     /// The lanes that it was sent: of its slot or seat, with whom.
     pub(crate) lanes: HashSet<(Slot, Slot)>,
+    /// How long after it was ready it is replaced, and whether it is to be.
+    pub(crate) age: Option<Duration>,
+    pub(crate) worn: bool,
     /// What it has of its slot.
     pub(crate) seated: Seated,
     /// The program that it runs, where that is not the first one.
@@ -147,6 +151,8 @@ pub(crate) struct Supervise {
     pub(crate) ordered: HashMap<WorkerId, Ordered>,
     /// What dead processes had that are not cleaned up.
     pub(crate) leaving: HashMap<WorkerId, Seated>,
+    /// Workers that are worn.
+    pub(crate) recycling: Recycling,
     /// Which program runs where, and the reloads of the whole tree.
     pub(crate) reloads: Reloads,
     /// The seat of each slot's worker, where it is not (or was once not) the first.
@@ -305,6 +311,7 @@ fn prepare(
                 ordered: HashMap::new(),
                 leaving: HashMap::new(),
                 seats: HashMap::new(),
+                recycling: Recycling::default(),
                 reloads: Reloads::default(),
                 last: HashMap::new(),
                 again: HashMap::new(),
@@ -487,6 +494,7 @@ impl Supervise {
                 self.send(worker, &ToWorker::Answer { id, answer: Answer::Extension(body) }, fds);
             }
             Command::Tend { slot, order } => self.tend(slot, order),
+            Command::Call { request: request @ Management::Reload { .. }, answer, .. } => self.deploy(request, answer),
             Command::Call { request, launches, answer } => self.manage(request, launches, answer),
             Command::Perform(action) => {
                 if let Action::Start { worker, .. } = &action {
@@ -525,6 +533,8 @@ impl Supervise {
             Command::Troubled { address, text } => self.story(Story::Troubled { address, text }),
             Command::Corrupt { me, peer } => self.corrupt_here(me, peer),
             Command::Reloaded { answer } => self.reloaded(answer),
+            Command::Worn { worker, what } => self.worn(worker, what),
+            Command::Recycled { worker, answer } => self.recycled(worker, answer),
             Command::Distrust { seat, error } => {
                 if let Some(worker) = self.seated(seat) {
                     self.distrust(worker, error);
@@ -540,13 +550,6 @@ impl Supervise {
 
     /// A management call: what it wants run is numbered, and what it adds to the tree is listed before it starts.
     pub(crate) fn manage(&mut self, mut request: Management, launches: Vec<Launch>, answer: oneshot::Sender<Managed>) {
-        if matches!(request, Management::Reload { .. }) {
-            if let Err(reason) = self.look_for_program() {
-                // Its caller may have gone away.
-                let _ = answer.send(Managed::Refused(Refusal::Failed(reason)));
-                return;
-            }
-        }
         let offset = self.next_launch;
         self.next_launch += launches.len() as u32;
         self.launches.extend((offset..).zip(launches));
@@ -623,6 +626,8 @@ impl Supervise {
                 lanes: HashSet::new(),
                 seated,
                 program: ordered.program.clone(),
+                age: None,
+                worn: false,
                 porter: None,
             },
         );

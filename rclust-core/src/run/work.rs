@@ -158,6 +158,7 @@ async fn handle<W: Worker>(
         Ok(message) => {
             cx.set_delivery(receiver.delivery());
             worker.on_message(message, cx).await?;
+            life.control.handled_message();
         }
         Err(error) => {
             let bytes = receiver.bytes();

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{ExitReason, StopReason};
 use crate::id::{Slot, WorkerId};
+use crate::recycle::{Limits, Worn};
 use crate::sys::identity::Identity;
 use crate::wire::applied::Applied;
 
@@ -46,6 +47,8 @@ pub(crate) struct BootMessage {
     /// What the supervisor takes the role's messages and arguments for: fingerprints. A program that was put in the place of the
     /// one that the supervisor runs may have other types.
     pub(crate) schemas: (u64, u64),
+    /// When it is to say that it is worn.
+    pub(crate) limits: Limits,
 }
 
 /// What of a slot's side of a lane a process has.
@@ -224,6 +227,8 @@ pub(crate) enum ToSupervisor {
     },
     /// I have been replaced, and take no more messages: what I had taken is done.
     GaveUp,
+    /// I have reached a limit at which I am to be replaced.
+    Worn(Worn),
     /// A reply port of mine is in a message of `writer` to `reader`: tell me of the death that takes it.
     Track {
         /// Who reads it.
