@@ -48,7 +48,7 @@ impl Event {
 /// What happened. Of one incarnation, in this order: `Forked`, `Online`, any number of `Listening`, `Ready`, `Disconnected`,
 /// `Exited`: each at most once, `Forked`, `Disconnected` and `Exited` exactly once. A failed start has no `Ready`, a process
 /// that died at once perhaps no `Online`. After `Exited` comes exactly one of: `Restarting`, `BackingOff` (if it is to be started
-/// again), or neither; a supervisor that gives up says `GaveUp` after the `Exited` that was one too many.
+/// again), or neither; a reload has the new incarnation `Ready` before the old one is `Disconnected` and `Exited`, as expected; a supervisor that gives up says `GaveUp` after the `Exited` that was one too many.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum EventKind {
