@@ -129,7 +129,7 @@ fn talk(mut line: Line<TcpStream>, stop: &AtomicBool) -> u32 {
 
 #[test]
 fn with_steady_traffic_the_close_comes_at_half_the_deadline() {
-    let (mut running, address) = lines(300);
+    let (mut running, address) = lines(1500);
     let line = Line::open(&address).unwrap();
     let client = thread::spawn(move || talk(line, &AtomicBool::new(false)));
     running.signal(Signal::TERM);
@@ -142,7 +142,7 @@ fn with_steady_traffic_the_close_comes_at_half_the_deadline() {
 
 #[test]
 fn connections_end_also_where_their_worker_has_no_deadline() {
-    let (mut running, address) = serving(command(LINES).env("WORKERS", "1").env("QUIET", "100").env("ENDLESS", "1"));
+    let (mut running, address) = serving(command(LINES).env("WORKERS", "1").env("QUIET", "5000").env("ENDLESS", "1"));
     let (busy, mut idle) = (Line::open(&address).unwrap(), Line::open(&address).unwrap());
     idle.ask("who").unwrap();
     let client = thread::spawn(move || talk(busy, &AtomicBool::new(false)));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rclust_core::extension::{Close, Here};
+use rclust_core::extension::Here;
 use tokio::sync::Notify;
 
 use crate::bind::Counter;
@@ -163,7 +163,8 @@ impl Kept {
     }
 
     /// Begins last calls; what comes of it lasts to the close, and where there is no deadline, to the cut.
-    fn drain(self: Arc<Self>, deadline: Option<Duration>, close: Close) -> impl Future<Output = ()> + Send {
+    /// The drop of `close` is the close.
+    fn drain<C: Send>(self: Arc<Self>, deadline: Option<Duration>, close: C) -> impl Future<Output = ()> + Send {
         let quiet = match self.quiet.load(Ordering::Relaxed) {
             0 => drain::QUIET,
             nanos => Duration::from_nanos(nanos),
@@ -222,4 +223,45 @@ impl Adopted {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Option<Duration> = Some(Duration::from_secs(600));
+
+    /// Polls a drain once; whether it has closed.
+    async fn has_closed(drain: std::pin::Pin<&mut impl Future<Output = ()>>, close: &Arc<()>) -> bool {
+        tokio::select! {
+            biased;
+            () = drain => {}
+            () = std::future::ready(()) => {}
+        }
+        Arc::strong_count(close) == 1
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_being_taken_when_the_drain_begins_is_waited_for() {
+        let (kept, close) = (Arc::new(Kept::default()), Arc::new(()));
+        let taking = kept.taking().expect("it does not drain");
+        let mut drain = Box::pin(kept.clone().drain(LONG, close.clone()));
+        assert!(!has_closed(drain.as_mut(), &close).await);
+        // Nothing comes after it.
+        assert!(kept.taking().is_none());
+        assert!(!has_closed(drain.as_mut(), &close).await);
+        kept.opened();
+        drop(taking);
+        assert!(!has_closed(drain.as_mut(), &close).await);
+        kept.closed();
+        assert!(has_closed(drain.as_mut(), &close).await);
+    }
+
+    #[tokio::test]
+    async fn where_nothing_was_found_there_is_nothing_to_wait_for() {
+        let (kept, close) = (Arc::new(Kept::default()), Arc::new(()));
+        drop(kept.taking());
+        let mut drain = Box::pin(kept.clone().drain(LONG, close.clone()));
+        assert!(kept.is_draining() && has_closed(drain.as_mut(), &close).await);
+    }
 }
