@@ -9,6 +9,7 @@ mod listening;
 mod messages;
 mod page;
 mod passing;
+mod settings;
 
 use rclust_tests::{command, start};
 

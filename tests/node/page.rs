@@ -99,7 +99,7 @@ fn every_test_that_the_page_names_exists_and_none_is_forgotten() {
         assert_eq!(tests, 1, "tests named {function} in {file}");
         named.insert((file, function.to_owned()));
     }
-    for file in ["life", "ends", "listening", "datagrams", "messages", "passing"] {
+    for file in ["life", "ends", "listening", "datagrams", "messages", "passing", "settings"] {
         let file = format!("tests/node/{file}.rs");
         let text = fs::read_to_string(root().join(&file)).unwrap();
         for test in text.split("#[test]\nfn ").skip(1) {

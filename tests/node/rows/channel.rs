@@ -1,6 +1,6 @@
 //! B.3: handles and messages.
 
-use super::{Row, adapted, met, none, not_yet};
+use super::{Row, adapted, met, none};
 
 pub(crate) const ROWS: &[Row] = &[
     met(
@@ -74,10 +74,10 @@ pub(crate) const ROWS: &[Row] = &[
         "passing a request's socket frees its parser",
         "there is no parser that holds it",
     ),
-    not_yet(
+    none(
         "child-process-server-close",
-        "a socket as a child's standard output",
-        "a worker's outputs are the supervisor's",
+        "a socket as a child's standard output closes when all end",
+        "an output is inherited, null, logged or streamed; a socket goes in a message, and is the receiver's",
     ),
     met("child-process-net-reuseport", "parent and children bind one port", &["passing::child_process_net_reuseport"]),
     adapted("child-process-send-cb", "no error after a send", &["messages::child_process_send_cb"], "`send(..).await`"),
@@ -128,8 +128,8 @@ pub(crate) const ROWS: &[Row] = &[
     adapted(
         "child-process-fork-args",
         "arguments arrive as they are, no shell in between",
-        &["messages::child_process_fork_args"],
-        "they are the program's own",
+        &["messages::child_process_fork_args", "settings::setup_primary_args"],
+        "they are the program's own, or those of `Process::argv`",
     ),
     none("child-process-fork-exec-argv", "the runtime's flags", "no runtime stands in between"),
     adapted(
@@ -151,12 +151,17 @@ pub(crate) const ROWS: &[Row] = &[
         &["messages::child_process_fork_close"],
     ),
     none("child-process-fork-detached", "a child outlives its parent", "no worker outlives its supervisor: a promise"),
-    not_yet(
+    adapted(
         "child-process-fork-stdio",
-        "layouts of standard input and output",
-        "standard input is null or inherited, outputs are inherited",
+        "layouts of standard input and output beside the channel",
+        &["settings::child_process_fork_stdio", "tests/boot.rs::standard_input_is_null_unless_inherited"],
+        "`Process::{stdout, stderr}`; the channel is always there",
     ),
-    not_yet("child-process-fork-stdio-string-variant", "the same, as a word", "as fork-stdio"),
+    none(
+        "child-process-fork-stdio-string-variant",
+        "the same, as a word",
+        "`Output` is an enum: a word that is none does not compile",
+    ),
     adapted(
         "child-process-fork-ref2",
         "after a disconnect in the child no message arrives",

@@ -1,6 +1,6 @@
 //! B.1: life cycle and events.
 
-use super::{Row, adapted, met, none, not_yet};
+use super::{Row, adapted, met, none};
 
 pub(crate) const ROWS: &[Row] = &[
     met(
@@ -154,11 +154,7 @@ pub(crate) const ROWS: &[Row] = &[
         &["ends::uncaught_exception"],
         "a panic hook",
     ),
-    not_yet(
-        "fork-env",
-        "the environment of one worker",
-        "arguments are typed (`.args(..)`); the environment is the supervisor's",
-    ),
+    met("fork-env", "variables of one worker are added and overridden", &["settings::fork_env"]),
     adapted(
         "fork-stdio",
         "a pipe beside the channel, used both ways",
@@ -166,14 +162,18 @@ pub(crate) const ROWS: &[Row] = &[
         "descriptors are fields of messages",
     ),
     none("fork-windowsHide", "no console window", "Linux alone"),
-    not_yet("cwd", "the working directory of a worker", "it is the supervisor's"),
+    met("cwd", "the working directory of a worker; an earlier one keeps the supervisor's", &["settings::cwd"]),
     adapted(
         "setup-primary",
-        "workers receive the arguments of their settings",
-        &["life::setup_primary"],
-        "settings are a child's or a pool's: `.args(..)`; argv is the program's own",
+        "two workers receive the arguments of their settings",
+        &["life::setup_primary", "settings::setup_primary_args"],
+        "settings are a child's or a pool's: typed `.args(..)`, and `Process::argv`",
     ),
-    none("setup-primary-argv", "settings take argv as it is at the call", "argv is the program's own, always"),
+    none(
+        "setup-primary-argv",
+        "settings take argv as it is at the call",
+        "nothing is taken at a call: the supervisor's own, unless `Process::argv` says otherwise",
+    ),
     adapted(
         "setup-primary-cumulative",
         "what is not set again stays",

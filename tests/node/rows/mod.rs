@@ -75,8 +75,3 @@ pub(crate) const fn adapted(
 pub(crate) const fn none(theirs: &'static str, what: &'static str, note: &'static str) -> Row {
     row(Status::NotApplicable, theirs, what, &[], note)
 }
-
-/// Not there yet: what is.
-pub(crate) const fn not_yet(theirs: &'static str, what: &'static str, note: &'static str) -> Row {
-    row(Status::NotYet, theirs, what, &[], note)
-}

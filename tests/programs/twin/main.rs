@@ -8,6 +8,7 @@ mod messages;
 mod passing;
 mod scene;
 mod serve;
+mod settings;
 mod worker;
 
 use anyhow::bail;
@@ -51,7 +52,8 @@ async fn main() -> Outcome {
         .or_else(|| listening::find(&name))
         .or_else(|| datagrams::find(&name))
         .or_else(|| messages::find(&name))
-        .or_else(|| passing::find(&name));
+        .or_else(|| passing::find(&name))
+        .or_else(|| settings::find(&name));
     let Some(scenario) = found else { bail!("no scenario `{name}`") };
     scenario.await?;
     println!("held");

@@ -21,6 +21,9 @@ pub(crate) enum Do {
     Note(String),
     Variable(String, Reply<Option<String>>),
     Arguments(Reply<Vec<String>>),
+    Directory(Reply<String>),
+    /// On standard output, and on standard error.
+    Print(String),
     /// The argument of its start.
     Manner(Reply<String>),
     Exit(i32),
@@ -127,6 +130,11 @@ impl cluster::Worker for Twin {
             Do::Note(text) => note(cx, text).await?,
             Do::Variable(name, reply) => reply.send(std::env::var(name).ok()),
             Do::Arguments(reply) => reply.send(std::env::args().collect()),
+            Do::Directory(reply) => reply.send(std::env::current_dir()?.display().to_string()),
+            Do::Print(text) => {
+                println!("{text}");
+                eprintln!("{text}");
+            }
             Do::Manner(reply) => reply.send(self.manner.clone()),
             Do::Exit(code) => end(code),
             Do::Spin => {
