@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure};
 use rclust::cluster::{
     self, AutoShutdown, Backoff, Child, Cluster, Context, Down, Dynamic, Error, EventKind, Events, ExitReason,
-    ManageError, Pool, Refusal, Reply, Restart, Shutdown, SlotState, Supervisor, WorkerRef,
+    ManageError, Pool, Refusal, Reply, Restart, Shutdown, SlotState, Supervisor, WorkerRef, WorkerState,
 };
 use serde::{Deserialize, Serialize};
 
@@ -164,7 +164,14 @@ async fn dynamic() -> Outcome {
         tokio::task::yield_now().await;
     }
     ensure!(matches!(refusal(copies.start("fails".into()).await)?, Refusal::Failed(_)));
-    ensure!(copies.start("e".into()).await?.ask(Msg::Way).await? == "e");
+    let e = copies.start("e".into()).await?;
+    ensure!(e.ask(Msg::Way).await? == "e" && e.state().await? == WorkerState::Ready);
+    // By reference, whatever its name; then all that are left.
+    e.disconnect().await?;
+    ensure!(e.state().await? == WorkerState::Gone && copies.copies().await?.len() == 1);
+    cluster.supervisor("copies")?.disconnect().await?;
+    ensure!(copies.copies().await?.is_empty() && b.state().await? == WorkerState::Gone);
+    ensure!(copies.start("f".into()).await?.ask(Msg::Way).await? == "f", "the supervisor of copies goes on");
     Ok(())
 }
 
@@ -300,11 +307,14 @@ async fn backoff() -> Outcome {
     while !matches!(state(&cluster, "a").await?, SlotState::Backoff(_)) {
         tokio::task::yield_now().await;
     }
+    let waits = a.state().await?;
+    ensure!(matches!(waits, WorkerState::Restarting(delay) if delay > NEVER / 4) && waits.is_dead(), "{waits:?}");
     a.send(Msg::End).await?;
     // The others are not held up; the waiting one can be stopped by hand.
     ensure!(cluster.worker::<Life>("b")?.ask(Msg::Way).await.is_ok());
     let begun = Instant::now();
     cluster.terminate_child("a").await?;
+    ensure!(a.state().await? == WorkerState::Dead);
     ensure!(state(&cluster, "a").await? == SlotState::Down && begun.elapsed() < Duration::from_secs(20));
     Ok(())
 }
