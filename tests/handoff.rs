@@ -210,6 +210,22 @@ fn a_stopped_or_blocked_worker_holds_no_connection_hostage() {
 }
 
 #[test]
+fn a_worker_that_blocks_its_thread_is_told_of_once_with_what_to_do() {
+    let (running, address) = http(1, "balanced");
+    for _ in 0..2 {
+        let blocked = thread::spawn(move || get(address, "/block?ms=700").map(|_| ()));
+        // It has the first one in hand for 700 ms, and takes no other meanwhile.
+        let behind = thread::spawn(move || get(address, "/").map(|_| ()));
+        blocked.join().unwrap().unwrap();
+        behind.join().unwrap().unwrap();
+    }
+    running.signal(Signal::TERM);
+    let said = running.end_with(0);
+    let told: Vec<&str> = said.lines().filter(|line| line.contains("has taken no connection for 150 ms")).collect();
+    assert!(told.len() == 1 && told[0].contains("web[0]") && told[0].contains("tokio::task::spawn_blocking"), "{said}");
+}
+
+#[test]
 fn when_all_slots_are_full_the_backlog_is_the_buffer_and_waiting_costs_nothing() {
     let (running, address) = http(2, "balanced");
     all_are_dispatched_to(&running, address, 2);

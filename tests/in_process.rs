@@ -528,6 +528,33 @@ async fn settings_that_need_a_process_are_refused_by_name() {
     assert_eq!(who(&cluster.worker::<Actor>("later").unwrap()).await, 1);
 }
 
+/// Wants a socket as its argument, which no restart could give it again.
+struct Greedy;
+
+impl cluster::Worker for Greedy {
+    type Msg = Never;
+    type Args = Socket<std::net::TcpListener>;
+
+    async fn start(_: Self::Args, _cx: &mut Context<Self>) -> cluster::Result<Self> {
+        Ok(Greedy)
+    }
+
+    async fn on_message(&mut self, message: Never, _cx: &mut Context<Self>) -> cluster::Result<()> {
+        match message {}
+    }
+}
+
+#[tokio::test]
+async fn a_socket_among_the_arguments_is_refused_with_the_way_that_there_is() {
+    let bind = || Socket::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let refused = testing::start(Supervisor::one_for_one().child(Child::<Greedy>::new("g").args(bind()))).await;
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("child `g`") && said.contains("send it in a message"), "{said}");
+    let each = Child::<Greedy>::new("g").args_with(move |_| bind());
+    let said = testing::start(Supervisor::one_for_one().child(each)).await.unwrap_err().to_string();
+    assert!(said.contains("child `g`") && said.contains("send it in a message"), "{said}");
+}
+
 /// Encodes, and cannot be decoded: postcard does not describe itself.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rclust::cluster::net;
 use rclust_tests::lines::{Line, serving};
 use rclust_tests::{comes_true, command, eventually, kill, start};
 use rustix::io::FdFlags;
@@ -242,4 +243,26 @@ fn the_socket_of_workers_that_all_died_stays_open() {
     for _ in 0..20 {
         TcpStream::connect(&address).expect("the port is open");
     }
+}
+
+#[test]
+fn a_bind_outside_a_runtime_is_an_error_that_says_where_it_belongs() {
+    fn first<T>(bind: impl Future<Output = std::io::Result<T>>) -> String {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(bind).poll(&mut context) {
+            std::task::Poll::Ready(Err(error)) => error.to_string(),
+            _ => "no error".to_owned(),
+        }
+    }
+    // This thread has no runtime, as a std::thread of a worker has none.
+    let path = std::env::temp_dir().join("rclust-nowhere.sock");
+    for said in [
+        first(net::TcpListener::bind("127.0.0.1:0")),
+        first(net::TcpListener::bind("localhost:0")),
+        first(net::UdpSocket::bind("127.0.0.1:0")),
+        first(net::UnixListener::bind(&path)),
+    ] {
+        assert!(said.contains("outside a tokio runtime: await it in the worker itself"), "{said}");
+    }
+    assert!(!path.exists());
 }

@@ -204,6 +204,9 @@ macro_rules! worker_child {
 
             /// What each incarnation is started with, made anew for it. Called by the supervisor, on its tree thread: it must
             /// not block.
+            ///
+            /// It is called for each incarnation, so it keeps what it captures: clone that, or make it here. A socket cannot be given
+            /// so; send it in a message to the worker that is up, or open it in the worker's `start`.
             pub fn args_with(mut self, make: impl Fn(WorkerId) -> W::Args + Send + 'static) -> $name<W, Set> {
                 self.common.args = Some(Args::Each(Box::new(move |worker| payload::encode_plain(&make(worker)))));
                 $name { common: self.common, _types: PhantomData }

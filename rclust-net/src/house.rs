@@ -36,6 +36,8 @@ pub(crate) struct Slot {
     pub(crate) most: u64,
     /// Whether the current incarnation's process lives.
     pub(crate) alive: bool,
+    /// Whose blocked thread was told of.
+    pub(crate) told_blocked: Option<WorkerId>,
     /// What a reload is starting for it.
     pub(crate) next: Option<Next>,
     /// What a reload has replaced.
@@ -256,8 +258,10 @@ impl House {
             None => match Page::create() {
                 Ok((page, memory)) => {
                     let (ready, most) = (false, u64::MAX);
-                    let (alive, next, retired) = (true, None, None);
-                    let slot = Slot { current: worker, name, index, ready, page, memory, most, alive, next, retired };
+                    let (alive, told_blocked, next, retired) = (true, None, None, None);
+                    let current = worker;
+                    let slot =
+                        Slot { current, name, index, ready, page, memory, most, alive, told_blocked, next, retired };
                     self.slots.insert(worker.slot.0, slot);
                 }
                 Err(error) => {

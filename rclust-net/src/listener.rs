@@ -203,6 +203,7 @@ impl TcpListenerBuilder {
     /// As [`TcpListener::bind`].
     pub async fn bind(self, address: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
+        open::in_runtime()?;
         for address in tokio::net::lookup_host(address).await? {
             match self.at(Place::Tcp(address)).await {
                 Ok(listener) => return Ok(listener),
@@ -240,6 +241,7 @@ impl TcpListenerBuilder {
     }
 
     async fn at(&self, place: Place) -> io::Result<TcpListener> {
+        open::in_runtime()?;
         match Here::worker() {
             Some(here) if !self.exclusive => {
                 let key = key(&here, place, self.v6_only, self.name.clone());

@@ -56,6 +56,13 @@ impl Drop for SocketFile {
     }
 }
 
+/// Refuses a bind that nothing would wake: tokio panics there.
+pub(crate) fn in_runtime() -> io::Result<()> {
+    let text = "a socket is bound outside a tokio runtime: await it in the worker itself (`start`, `on_message`, a body, a spawned task), \
+                or enter the worker's runtime in your own thread with `tokio::runtime::Handle::block_on`";
+    tokio::runtime::Handle::try_current().map(drop).map_err(|_| io::Error::other(text))
+}
+
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = std::fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))

@@ -12,7 +12,7 @@ use crate::house::{Bound, House, Intake, Slot};
 use crate::load::UNTAKEN;
 use crate::peek::{self, Peeked};
 use crate::registry::KeyOf;
-use crate::stall::Look;
+use crate::stall::{LIMIT, Look};
 
 impl House {
     /// A worker has taken, closed or read something, or has read a question, and we wanted to hear of it.
@@ -189,10 +189,26 @@ impl House {
             }
         }
         for (number, slot) in stalled {
+            self.tell_blocked(number, slot);
             self.move_away(number, slot);
         }
         self.watching = next.is_some();
         next
+    }
+
+    /// Tells, once for each incarnation, what a newcomer to asynchronous code would look for long.
+    fn tell_blocked(&mut self, number: u32, slot: u32) {
+        let Some(state) = self.slots.get_mut(&slot).filter(|state| state.told_blocked != Some(state.current)) else {
+            return;
+        };
+        state.told_blocked = Some(state.current);
+        let text = format!(
+            "{} has taken no connection for {} ms, while some wait for it: if something blocks its thread (a long computation, a call \
+             that waits), give that to tokio::task::spawn_blocking or to a pool of workers of its own",
+            state.name,
+            LIMIT.as_millis()
+        );
+        self.troubled(number, text);
     }
 
     fn move_away(&mut self, number: u32, slot: u32) {

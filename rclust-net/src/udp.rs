@@ -102,6 +102,7 @@ impl UdpSocketBuilder {
     /// As [`UdpSocket::bind`].
     pub async fn bind(self, address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         let mut last = None;
+        open::in_runtime()?;
         for address in tokio::net::lookup_host(address).await? {
             match self.at(Place::Udp(address)).await {
                 Ok(socket) => return Ok(socket),
@@ -132,6 +133,7 @@ impl UdpSocketBuilder {
     }
 
     async fn at(&self, place: Place) -> io::Result<UdpSocket> {
+        open::in_runtime()?;
         let terms = terms();
         match Here::worker() {
             Some(here) if !self.exclusive => {

@@ -214,6 +214,7 @@ impl UnixListenerBuilder {
     }
 
     async fn at(&self, place: Place) -> io::Result<UnixListener> {
+        open::in_runtime()?;
         match Here::worker() {
             Some(here) if !self.exclusive => {
                 let key = key(&here, place, false, self.name.clone());
