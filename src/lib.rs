@@ -30,6 +30,15 @@ pub mod cluster {
 pub mod guide {
     #[doc = include_str!("../docs/messages.md")]
     pub mod messages {}
+
+    #[doc = include_str!("../docs/from-node.md")]
+    pub mod from_node {}
+
+    #[doc = include_str!("../docs/from-erlang.md")]
+    pub mod from_erlang {}
+
+    #[doc = include_str!("../docs/from-gunicorn.md")]
+    pub mod from_gunicorn {}
 }
 
 #[doc(hidden)]
