@@ -119,7 +119,7 @@ pub(crate) struct Common {
     pub(crate) start_timeout: Duration,
     stdin: bool,
     kill_group: bool,
-    process: Made,
+    pub(crate) process: Made,
     mailbox: Mailbox,
     redeliver: u32,
     empty_mailbox: bool,

@@ -2,10 +2,13 @@
 
 use std::any::type_name;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::WorkerId;
 use crate::child_spec::{Args, Common, IntoChild, Launch, Launches, Piece};
 use crate::error::StartError;
+use crate::process_spec::{Made, Process};
 use crate::tree::plan::{
     AutoShutdown, ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy, SupervisorKind, SupervisorPlan,
 };
@@ -50,6 +53,19 @@ impl<W: Worker> Dynamic<W> {
     /// A copy that is not ready after this long is killed and has failed to start; 30 s unless said otherwise.
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.common.start_timeout = limit;
+        self
+    }
+
+    /// What the process of a copy is like; see [`Process`].
+    pub fn process(mut self, process: Process) -> Self {
+        self.common.process = Made::Same(process);
+        self
+    }
+
+    /// What the process of each copy's incarnations is like, made anew for each; the second argument is the copy's number. Called
+    /// by the supervisor, on its tree thread: it must not block.
+    pub fn process_with(mut self, make: impl Fn(WorkerId, usize) -> Process + Send + Sync + 'static) -> Self {
+        self.common.process = Made::Each(Arc::new(make));
         self
     }
 

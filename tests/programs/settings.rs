@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rclust::cluster::{self, Child, Context, Output, Pool, Process, Reply, Restart, Supervisor, net};
+use rclust::cluster::{self, Child, Context, Dynamic, Output, Pool, Process, Reply, Restart, Supervisor, net};
 use serde::{Deserialize, Serialize};
 
 fn way() -> String {
@@ -125,6 +125,10 @@ async fn supervise() -> cluster::Result<()> {
             if worker.incarnation.0 > 1 { Process::new().directory("/nowhere") } else { Process::new() }
         })),
         "each-panics" => one.child(Child::<Hand>::new("hand").process_with(|_, _| panic!("a bug"))),
+        "copies" => one.child(
+            Dynamic::<Hand>::new("hand").process_with(|_, index| Process::new().nice(4).env("COPY", index.to_string())),
+        ),
+        "copies-wrong" => one.child(Dynamic::<Hand>::new("hand").process(Process::new().nice(40))),
         "nobody" => one.child(hand(usual().uid(65534).gid(65533).groups([65531, 65532]))),
         "nobody-alone" | "unprivileged-uid" | "threaded" => one.child(hand(usual().uid(65534).gid(65533))),
         "unprivileged-gid" => one.child(hand(usual().gid(65533))),
@@ -166,6 +170,12 @@ async fn supervise() -> cluster::Result<()> {
             println!("opened {}", hand.ask(|reply| Do::Open { files: 100, reply }).await?);
             hand.send(Do::Allocate(2 << 30)).await?;
         }
+        "copies" => {
+            for _ in 0..2 {
+                let copy = cluster.dynamic::<Hand>("hand")?.start(()).await?;
+                copy.send(Do::Say(format!("copy of COPY={}", copy.name()))).await?;
+            }
+        }
         "null" => {
             send("hand", Do::Say("nobody hears this".into())).await?;
             send("hand", Do::Complain("but this".into())).await?;
@@ -174,7 +184,7 @@ async fn supervise() -> cluster::Result<()> {
             send("hand[0]", Do::Say("a line\r\n\x1b[31mred\nä".into())).await?;
             send("hand[1]", Do::Complain("a complaint".into())).await?;
             send("hand[1]", Do::Say("long ".repeat(1000))).await?;
-            send("hand[0]", Do::Flood(300_000)).await?;
+            send("hand[0]", Do::Flood(64_000)).await?;
             send("hand[1]", Do::Say("heard beside a flood".into())).await?;
         }
         "stream" => {
@@ -185,11 +195,11 @@ async fn supervise() -> cluster::Result<()> {
                 println!("{} {} {}: {}", line.name, line.worker.incarnation, line.from, line.text);
             }
             // Nobody reads meanwhile.
-            send("hand", Do::Flood(100_000)).await?;
+            send("hand", Do::Flood(50_000)).await?;
             let hand = cluster.worker::<Hand>("hand")?;
             hand.ask(|reply| Do::Open { files: 0, reply }).await?;
             let (mut read, mut dropped) = (0, 0);
-            while read + dropped < 100_000 / 64 * 64 {
+            while read + dropped < 50_000 / 64 * 64 {
                 let line = lines.next().await.ok_or("no line")?;
                 read += 1;
                 dropped += line.dropped;

@@ -49,6 +49,13 @@ impl Decider {
         }
     }
 
+    pub(crate) fn template(&self, slot: Slot) -> Option<u32> {
+        match self {
+            Decider::Tree(tree) => tree.template(slot),
+            Decider::Player(_) => None,
+        }
+    }
+
     pub(crate) fn state(&self, slot: Slot) -> Option<State> {
         match self {
             Decider::Tree(tree) => tree.state(slot),

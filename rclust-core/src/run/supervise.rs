@@ -560,6 +560,11 @@ impl Supervise {
             }
             Management::StartCopy { supervisor, launch } => {
                 *launch = offset;
+                let template = self.tree.template(*supervisor).and_then(|launch| self.launches.get(&launch));
+                let like = template.map(|template| (template.process.clone(), template.start_timeout));
+                if let Some((copy, (process, start_timeout))) = self.launches.get_mut(&offset).zip(like) {
+                    (copy.process, copy.start_timeout) = (process, start_timeout);
+                }
                 Some(*supervisor)
             }
             Management::Resize { supervisor, .. } => Some(*supervisor),

@@ -245,6 +245,15 @@ impl Tree {
         self.node(slot).map(Node::slots).unwrap_or_default()
     }
 
+    /// Says what describes the copies of a dynamic supervisor; `None` for anything else.
+    #[must_use]
+    pub fn template(&self, slot: Slot) -> Option<u32> {
+        match self.node(slot)?.template.as_deref()?.kind {
+            ChildKind::Worker { launch } => Some(launch),
+            ChildKind::Supervisor(_) => None,
+        }
+    }
+
     /// Says what a slot is doing; `None`: never given, or forgotten.
     #[must_use]
     pub fn state(&self, slot: Slot) -> Option<State> {
