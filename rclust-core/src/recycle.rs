@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 ///
 /// Each limit is drawn anew for each incarnation, between the given value and a tenth ([`Recycle::jitter`]) less, so that workers
-/// that were started together are not due together.
+/// that were started together are not due together. A worker lives for a second at least.
 ///
 /// # Source
 /// gunicorn's `max_requests` and `max_requests_jitter`; PM2's `max_memory_restart`.

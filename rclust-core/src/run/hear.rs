@@ -1,7 +1,7 @@
 //! What workers say, and how they end. Nothing that they say is trusted.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::background;
 use crate::events::EventKind;
@@ -52,6 +52,7 @@ impl Supervise {
                     return;
                 }
                 live.ready = true;
+                live.ready_at = Some(Instant::now());
                 self.reloads.now_runs(worker.slot, &live.program);
                 let (name, pid) = (live.name.clone(), live.process.pid());
                 self.shared.tell(EventKind::Ready, &name, Some(worker), Some(pid));

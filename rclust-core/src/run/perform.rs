@@ -165,7 +165,7 @@ impl Supervise {
         let launch = self.launches.get(&ordered.launch).ok_or("a child without a launch")?;
         let (age, limits) = launch.recycle.map_or_else(Default::default, |recycle| recycle.drawn(fastrand::f64));
         let Some(live) = self.live.get_mut(&worker) else { return Ok(()) };
-        live.age = age;
+        (live.age, live.recycles) = (age, launch.recycle.is_some());
         let seated = live.seated.clone();
         let mut fds = Vec::new();
         if launch.stdin {

@@ -14,6 +14,9 @@ use crate::supervisor_ref;
 use crate::trace::Story;
 use crate::tree::event::{Answer, Refusal, Request};
 
+/// A worker that is worn sooner after it became ready waits until then: one that lies does not have processes made all the time.
+const SOONEST: Duration = Duration::from_secs(1);
+
 /// After this long a worker whose replacement has failed has its turn again.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -45,12 +48,25 @@ impl Supervise {
     /// A worker has reached a limit.
     pub(crate) fn worn(&mut self, worker: WorkerId, what: Worn) {
         let Some(live) = self.live.get_mut(&worker) else { return };
-        // It says so once; one that lies costs itself a replacement, by the same program.
-        if !live.ready || std::mem::replace(&mut live.worn, true) {
+        if !live.recycles {
+            return self.distrust(worker, "it says that it is worn, and is not watched".to_owned());
+        }
+        let Some(ready_at) = live.ready_at else { return };
+        if std::mem::replace(&mut live.worn, true) {
             return;
         }
         let name = live.name.clone();
         self.story(Story::Worn { worker, name, text: what.to_string() });
+        let wait = SOONEST.saturating_sub(ready_at.elapsed());
+        let shared = self.shared.clone();
+        background::spawn(async move {
+            tokio::time::sleep(wait).await;
+            shared.command(Command::Recycle { worker });
+        });
+    }
+
+    /// It has its turn, after those before it.
+    pub(crate) fn recycle(&mut self, worker: WorkerId) {
         self.recycling.queue.push_back(worker);
         self.recycle_next();
     }
@@ -76,8 +92,7 @@ impl Supervise {
     /// What became of a worker's replacement.
     pub(crate) fn recycled(&mut self, worker: WorkerId, answer: Option<Answer>) {
         self.recycling.now = None;
-        if let (Some(Answer::Refused(refusal)), Some(live)) = (answer, self.live.get_mut(&worker)) {
-            live.worn = false;
+        if let (Some(Answer::Refused(refusal)), Some(live)) = (answer, self.live.get(&worker)) {
             let name = live.name.clone();
             if refusal != Refusal::Stopping {
                 let text = format!("it is not replaced yet: {}", supervisor_ref::words(&refusal));
@@ -85,7 +100,7 @@ impl Supervise {
                 let shared = self.shared.clone();
                 background::spawn(async move {
                     tokio::time::sleep(RETRY).await;
-                    shared.command(Command::Worn { worker, what: Worn::Age });
+                    shared.command(Command::Recycle { worker });
                 });
             }
         }

@@ -69,6 +69,8 @@ pub(crate) enum Command {
     GiveUpDeadline { worker: WorkerId },
     /// A worker has reached a limit at which it is to be replaced.
     Worn { worker: WorkerId, what: Worn },
+    /// It is time for that.
+    Recycle { worker: WorkerId },
     /// What became of its replacement; `None`: the tree has ended.
     Recycled { worker: WorkerId, answer: Option<Answer> },
     /// What became of the reload that a signal ordered; `None`: the tree has ended.

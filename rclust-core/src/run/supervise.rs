@@ -113,6 +113,9 @@ pub(crate) struct Live {
     /// How long after it was ready it is replaced, and whether it is to be.
     pub(crate) age: Option<Duration>,
     pub(crate) worn: bool,
+    /// Whether it watches itself at all.
+    pub(crate) recycles: bool,
+    pub(crate) ready_at: Option<Instant>,
     /// What it has of its slot.
     pub(crate) seated: Seated,
     /// The program that it runs, where that is not the first one.
@@ -534,6 +537,7 @@ impl Supervise {
             Command::Corrupt { me, peer } => self.corrupt_here(me, peer),
             Command::Reloaded { answer } => self.reloaded(answer),
             Command::Worn { worker, what } => self.worn(worker, what),
+            Command::Recycle { worker } => self.recycle(worker),
             Command::Recycled { worker, answer } => self.recycled(worker, answer),
             Command::Distrust { seat, error } => {
                 if let Some(worker) = self.seated(seat) {
@@ -633,6 +637,8 @@ impl Supervise {
                 program: ordered.program.clone(),
                 age: None,
                 worn: false,
+                recycles: false,
+                ready_at: None,
                 porter: None,
             },
         );
