@@ -133,7 +133,7 @@ async fn supervise() -> cluster::Result<()> {
         "nobody-alone" | "unprivileged-uid" | "threaded" => one.child(hand(usual().uid(65534).gid(65533))),
         "unprivileged-gid" => one.child(hand(usual().gid(65533))),
         "unprivileged-nice" => one.child(hand(usual().nice(-5))),
-        "unprivileged-same" => one.child(hand(usual().uid(65534).gid(65534).nice(5))),
+        "unprivileged-same" => one.child(hand(usual().uid(65534).gid(65534).nice(19))),
         "small" => one.child(hand(usual().address_space(1 << 30).open_files(64))),
         "null" => one.child(hand(usual().stdout(Output::Null))),
         "log" => one.child(Pool::<Hand>::new("hand").size(2).process(usual().output(Output::Log))),
