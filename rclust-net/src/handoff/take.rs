@@ -1,9 +1,8 @@
 //! Worker side: one `recvmsg` per `accept`, never a prefetch.
 
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ const AT_THE_LIMIT: Duration = Duration::from_millis(100);
 pub(crate) struct Taker {
     queue: AsyncFd<OwnedFd>,
     /// Closed for the moment of taking, so that there is room for the descriptor that comes.
-    spare: Mutex<Option<File>>,
+    spare: Mutex<Option<OwnedFd>>,
     /// A connection of this worker was closed.
     pub(crate) closed: Notify,
 }
@@ -41,7 +40,8 @@ pub(crate) enum Taken {
 
 impl Taker {
     pub(crate) fn new(queue: OwnedFd) -> io::Result<Taker> {
-        Ok(Taker { queue: os::register_readable(queue)?, spare: Mutex::new(spare().ok()), closed: Notify::new() })
+        let spare = Mutex::new(spare(&queue).ok());
+        Ok(Taker { queue: os::register_readable(queue)?, spare, closed: Notify::new() })
     }
 
     /// Takes the next connection; calls `asked` where it finds a question instead.
@@ -71,7 +71,7 @@ impl Taker {
         let mut bytes = [0; note::LEN];
         let mut fds = Vec::new();
         let received = os::receive_with(self.queue.get_ref(), &mut bytes, &mut fds, RecvFlags::DONTWAIT);
-        *held = spare().ok();
+        *held = spare(self.queue.get_ref()).ok();
         let received = received?;
         if received.bytes == 0 {
             return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the supervisor has closed this listener"));
@@ -90,7 +90,7 @@ impl Taker {
             {
                 let mut held = self.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if held.is_none() {
-                    *held = spare().ok();
+                    *held = spare(self.queue.get_ref()).ok();
                 }
                 if held.is_some() {
                     return;
@@ -102,6 +102,7 @@ impl Taker {
     }
 }
 
-fn spare() -> io::Result<File> {
-    File::open("/dev/null")
+/// A descriptor that stands for nothing but its number.
+fn spare(of: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(of, 3)?)
 }
