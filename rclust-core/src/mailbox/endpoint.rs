@@ -6,41 +6,29 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
-use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
 
 use crate::background;
 use crate::error::LookupError;
 use crate::exit::{ExitReason, Signal};
 use crate::id::{Slot, WorkerId};
 use crate::ipc::control::Control;
-use crate::mailbox::beside::{self, Body, NotAttached, Tag};
+use crate::mailbox::bell::{answer_bell, ring_batches};
+use crate::mailbox::beside::{self, NotAttached, Tag};
 use crate::mailbox::lane::{Lane, Parts};
-use crate::mailbox::pending::{Outcome, Pending};
-use crate::mailbox::ring::{WORTH_RELEASING, kind};
-use crate::mailbox::sender;
+use crate::mailbox::pending::Pending;
+use crate::mailbox::ring::kind;
 use crate::pool_ref::Members;
 use crate::socket::SOCKETS;
 use crate::standing::WorkerStatus;
 use crate::sys::memory::Sealed;
 use crate::sys::readiness;
 use crate::tree::event::Answer;
-use crate::wire::control::{Found, Part, Ring};
-
-/// After this long without use a ring's pages are given back.
-const IDLE: Duration = Duration::from_secs(1);
-
-/// How long a broken doorbell may be one that is being renewed.
-const RENEWAL: Duration = Duration::from_secs(2);
-
-/// Replies handled before others get a turn.
-const TURN: usize = 256;
+use crate::wire::control::{Found, Part};
 
 /// The way to the supervisor's knowledge: a call in the supervisor, a question over the control lane in a worker.
 pub(crate) trait Upstream: Send + Sync {
@@ -95,7 +83,7 @@ pub(crate) struct Endpoint {
     seat: Slot,
     name: String,
     runtime: Handle,
-    upstream: Box<dyn Upstream>,
+    pub(super) upstream: Box<dyn Upstream>,
     lanes: RwLock<HashMap<Slot, Arc<Lane>>>,
     /// The lanes where this process reads its slot's messages, and writes nothing: it does that from another seat.
     inboxes: RwLock<HashMap<Slot, Arc<Lane>>>,
@@ -109,10 +97,10 @@ pub(crate) struct Endpoint {
     active: Mutex<Vec<Arc<Lane>>>,
     activity: Notify,
     unrung: Mutex<Vec<Arc<Lane>>>,
-    ring: Notify,
+    pub(super) ring: Notify,
     pending: Mutex<Pending>,
     /// Counts the times that answers came.
-    answered: AtomicU64,
+    pub(super) answered: AtomicU64,
     /// Pools that were looked up here.
     pools: Mutex<HashMap<String, Arc<Members>>>,
     ready: AtomicBool,
@@ -435,7 +423,7 @@ impl Endpoint {
     }
 
     /// Puts a lane on the receiver's list.
-    fn activate(&self, lane: &Arc<Lane>) {
+    pub(super) fn activate(&self, lane: &Arc<Lane>) {
         if lane.reads() && !lane.active.swap(true, Ordering::AcqRel) {
             self.active.lock().push(lane.clone());
             self.activity.notify_one();
@@ -477,16 +465,6 @@ impl Endpoint {
         let lanes = std::mem::take(&mut *self.unrung.lock());
         for lane in lanes {
             lane.ring_if_needed();
-        }
-    }
-
-    /// A port of ours was sent on.
-    fn moved(&self, via: Slot, id: u64, value: &[u8]) {
-        let [s0, s1, s2, s3, end @ .., hops] = value else { return };
-        let (to, Ok(end)) = (Slot(u32::from_le_bytes([*s0, *s1, *s2, *s3])), end.try_into()) else { return };
-        let end = u64::from_le_bytes(end);
-        if self.pending.lock().moved(id, via, to, end, *hops) {
-            self.upstream.track(to, via, end);
         }
     }
 
@@ -558,212 +536,4 @@ impl Endpoint {
             self.upstream.corrupt(lane.me, lane.peer, lane.generation());
         }
     }
-
-    /// Settles the answers that have come. `false`: there are more than one turn's worth.
-    fn take_answers(self: &Arc<Self>, lane: &Lane) -> Result<bool, crate::mailbox::ring::Corrupt> {
-        let mut answers = lane.answers.lock();
-        let mut bytes = Vec::new();
-        for turn in 0..TURN {
-            bytes.clear();
-            match answers.take(&mut bytes)? {
-                Some(kind) => {
-                    if turn == 0 {
-                        lane.set_answered(self.answered.fetch_add(1, Ordering::Relaxed) + 1);
-                    }
-                    let end = answers.taken();
-                    let heavy = kind::descriptors(kind) > 0;
-                    if (answers.done() || heavy) && answers.writer_waits() {
-                        lane.ring();
-                    }
-                    if heavy {
-                        self.settle_later(lane.peer, kind, end, std::mem::take(&mut bytes));
-                    } else {
-                        self.settle(lane.peer, kind, &bytes, Vec::new());
-                    }
-                }
-                None => {
-                    if answers.writer_waits() {
-                        lane.ring();
-                    }
-                    if answers.sleep()? {
-                        if answers.worth_telling_idle() {
-                            lane.ring();
-                        }
-                        return Ok(true);
-                    }
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Waits a moment, awake, for an answer in this lane, until `come` says that it has come. What else comes is settled too.
-    ///
-    /// # Cancel safety
-    /// Dropped before completion, the answer comes as if nobody had waited awake.
-    pub(crate) async fn linger_for_answer(self: &Arc<Self>, lane: &Arc<Lane>, mut come: impl FnMut() -> bool) {
-        /// Announces sleep again, also when this is given up in between, and settles what came before that.
-        struct Asleep<'a>(&'a Arc<Endpoint>, &'a Arc<Lane>);
-        impl Drop for Asleep<'_> {
-            fn drop(&mut self) {
-                // A ring that is corrupt is found by the bell's task.
-                while matches!(self.0.take_answers(self.1), Ok(false)) {}
-                self.1.lingering.store(false, Ordering::Release);
-            }
-        }
-        if lane.lingering.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        lane.answers.lock().stay_awake();
-        let asleep = Asleep(self, lane);
-        let look = || {
-            if lane.answers.lock().is_empty() {
-                return come();
-            }
-            let _ = self.take_answers(lane);
-            lane.answers.lock().stay_awake();
-            come()
-        };
-        lane.luck.linger_for_answer(look).await;
-        drop(asleep);
-    }
-
-    /// Hands an answer to its asker, with what is beside it.
-    fn settle_later(self: &Arc<Self>, from: Slot, what: u32, end: u64, mut bytes: Vec<u8>) {
-        let own = self.clone();
-        let tag = Tag { peer: from, ring: Ring::Replies, end };
-        self.spawn(async move {
-            match own.fetch(tag, what, &mut bytes).await {
-                Ok((None, sockets)) => own.settle(from, what, &bytes, sockets),
-                Ok((Some(sealed), sockets)) => {
-                    if let Some(id) = own.asked_by_us(&bytes) {
-                        own.pending.lock().settle(id, Outcome::Answered { body: Body::Large(sealed), sockets });
-                    }
-                    own.handled(tag);
-                }
-                Err(error) => {
-                    if let Some(id) = own.asked_by_us(&bytes) {
-                        own.pending.lock().settle(id, Outcome::Unanswerable(format!("what was beside it: {error}")));
-                    }
-                }
-            }
-        });
-    }
-
-    /// The question that an answer is for, unless a predecessor asked it.
-    fn asked_by_us(&self, bytes: &[u8]) -> Option<u64> {
-        let (id, rest) = bytes.split_first_chunk::<8>()?;
-        let incarnation = u32::from_le_bytes(*rest.first_chunk::<4>()?);
-        (incarnation == self.me.incarnation.0).then_some(u64::from_le_bytes(*id))
-    }
-
-    /// Hands an answer to its asker.
-    pub(crate) fn settle(&self, from: Slot, what: u32, bytes: &[u8], sockets: Vec<OwnedFd>) {
-        let Some(id) = self.asked_by_us(bytes) else { return };
-        let value = &bytes[12..];
-        let outcome = match kind::what(what) {
-            sender::MOVED => return self.moved(from, id, value),
-            sender::ANSWER => Outcome::Answered { body: Body::Inline(value.to_vec()), sockets },
-            sender::DROPPED => Outcome::Dropped,
-            _ => Outcome::Unanswerable(String::from_utf8_lossy(value).into_owned()),
-        };
-        self.pending.lock().settle(id, outcome);
-    }
-}
-
-/// Rings the readers of finished batches: runs when the sending task yields.
-async fn ring_batches(endpoint: Arc<Endpoint>) {
-    loop {
-        endpoint.ring.notified().await;
-        endpoint.ring_all();
-    }
-}
-
-/// What one of a lane's doorbells wakes: its answers, its messages, its waiting senders, and the wish to release memory.
-async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc<OwnedFd>>) {
-    let mut released = 0;
-    let mut release_at: Option<Instant> = None;
-    let generation = lane.generation();
-    loop {
-        if lane.generation() != generation {
-            // Renewed: other tasks have the new doorbells.
-            return;
-        }
-        if lane.writes() {
-            let replied = || {
-                if sender::flush_replies(&endpoint, &lane)? && lane.replies.lock().writer.reader_sleeps() {
-                    lane.ring();
-                }
-                Ok(())
-            };
-            let settled = match endpoint.take_answers(&lane).and_then(|settled| replied().map(|()| settled)) {
-                Ok(settled) => settled,
-                Err(_) => {
-                    endpoint.distrust(&lane);
-                    lane.repaired.notified().await;
-                    continue;
-                }
-            };
-            if !settled {
-                tokio::task::yield_now().await;
-                continue;
-            }
-            if release_at.is_none() && lane.written().wrapping_sub(released) >= WORTH_RELEASING {
-                release_at = Some(Instant::now() + IDLE);
-            }
-        }
-        let ready = async {
-            match release_at {
-                Some(at) => tokio::time::timeout_at(at, bell.readable()).await.ok(),
-                None => Some(bell.readable().await),
-            }
-        };
-        match ready.await {
-            Some(Ok(mut guard)) => match lane.hush(bell.get_ref()) {
-                Ok(true) => guard.clear_ready(),
-                // The lane is given up: its last messages are still to be read. Or it is being renewed. Or somebody shut the
-                // doorbell down.
-                Ok(false) | Err(_) => {
-                    let cut = {
-                        let mut inbox = lane.inbox.lock();
-                        if !inbox.is_empty() {
-                            endpoint.activate(&lane);
-                        }
-                        inbox.is_cut()
-                    };
-                    if !cut && !lane.is_closed() && !renewed(&lane, generation).await && !lane.is_closed() {
-                        endpoint.distrust(&lane);
-                    }
-                    return;
-                }
-            },
-            Some(Err(_)) => return,
-            None => {
-                release_at = None;
-                // Not empty: the reader rings when it has emptied it.
-                if lane.release_if_empty() {
-                    released = lane.written();
-                }
-                continue;
-            }
-        }
-        lane.room.notify_waiters();
-        endpoint.activate(&lane);
-    }
-}
-
-/// Whether a lane whose doorbell is broken is renewed: the word of it may come a moment after.
-async fn renewed(lane: &Lane, generation: u32) -> bool {
-    let renewal = async {
-        loop {
-            let told = lane.repaired.notified();
-            tokio::pin!(told);
-            told.as_mut().enable();
-            if lane.generation() != generation || lane.is_closed() {
-                return;
-            }
-            told.await;
-        }
-    };
-    tokio::time::timeout(RENEWAL, renewal).await.is_ok()
 }

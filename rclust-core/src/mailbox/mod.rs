@@ -1,5 +1,7 @@
 //! Mailboxes: ordered, bounded messages of one slot, in memory that outlives the processes on both sides.
 
+pub(crate) mod answers;
+pub(crate) mod bell;
 pub(crate) mod beside;
 pub(crate) mod dead;
 pub(crate) mod depot;

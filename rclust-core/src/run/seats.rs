@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use crate::exit::ExitReason;
 use crate::extension;
 use crate::id::{Slot, WorkerId};
-use crate::run::supervise::{Live, Supervise};
+use crate::run::live::Live;
+use crate::run::supervise::Supervise;
 use crate::wire::control::{Part, Ring, ToWorker};
 
 /// What a process has of its slot.

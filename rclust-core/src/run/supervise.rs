@@ -5,41 +5,40 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::background;
 use crate::child_spec::Launch;
 use crate::error::{RunError, StartError};
 use crate::events::EventKind;
-use crate::exit::{ExitReason, StopReason};
+use crate::exit::ExitReason;
 use crate::extension;
 use crate::id::{Incarnation, Slot, WorkerId};
 use crate::ipc::link::{Outgoing, SupervisorEnd};
 use crate::mailbox::endpoint::Endpoint;
-use crate::process::spawn::{Program, Spawned, Spawner, Started};
+use crate::process::spawn::{Spawned, Spawner, Started};
 use crate::process::watch::Watched;
 use crate::run::boot::Home;
 use crate::run::bury::{Again, Gone};
-use crate::run::collect::{Attached, Collector};
+use crate::run::collect::Collector;
 use crate::run::decider::Decider;
 use crate::run::ground::Ground;
 use crate::run::keeper::{self, FromWorker};
+use crate::run::live::{Live, Ordered};
 use crate::run::open::{self, Setup};
-use crate::run::porter::Porter;
 use crate::run::recycle::Recycling;
 use crate::run::reload::Reloads;
 use crate::run::seats::Seated;
 use crate::run::shared::{Command, Shared};
+use crate::run::signals::{Signals, next_signal};
 use crate::run::tracks::Tracks;
 use crate::sys::identity::{self, Identity};
 use crate::trace::Story;
 use crate::tree::event::{Action, Answer as Managed, CallId, Event, GiveUp, Request as Management, Time};
-use crate::wire::applied::Applied;
-use crate::wire::control::{Answer, Ending, ToWorker};
+use crate::wire::control::{Ending, ToWorker};
 
 /// Words of workers that wait for the loop; more of them wait in the workers' links.
 const WORDS: usize = 256;
@@ -49,10 +48,6 @@ pub(crate) const FRAMES: usize = 8192;
 
 /// How long the body has to end when a signal comes after the tree has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// A signal that is repeated within this time is one order (`timeout(1)` and service managers send it to a process and to its
-/// group).
-const ONE_ORDER: Duration = Duration::from_millis(500);
 
 /// How long the end waits for the extension's.
 const EXTENSION_END: Duration = Duration::from_millis(250);
@@ -77,66 +72,6 @@ pub(crate) fn run(setup: Setup) {
             crate::sys::process::exit_now(101);
         }
     }
-}
-
-/// A process that lives.
-pub(crate) struct Live {
-    pub(crate) process: Watched,
-    pub(crate) outgoing: mpsc::Sender<Outgoing>,
-    pub(crate) name: String,
-    pub(crate) online: bool,
-    /// It has its share of a listener.
-    pub(crate) listening: bool,
-    pub(crate) ready: bool,
-    /// Its link is closed.
-    pub(crate) unlinked: bool,
-    /// It said that it was sent SIGTERM.
-    pub(crate) terminated: bool,
-    /// It said that it has room, and the extension has not looked yet.
-    pub(crate) room: Arc<AtomicBool>,
-    /// Its questions that the extension has not answered.
-    pub(crate) asking: u32,
-    /// Its piped outputs.
-    pub(crate) _outputs: Attached,
-    /// What it did that no worker of ours does.
-    pub(crate) distrusted: Option<String>,
-    /// Asked to stop.
-    pub(crate) asked: bool,
-    /// Killed because the tree wants it gone (not because it is not trusted).
-    pub(crate) killed: bool,
-    /// When its start was ordered.
-    pub(crate) ordered: Instant,
-    pub(crate) ending: Option<Ending>,
-    pub(crate) start_timeout: Duration,
-    /// The lanes that it was sent: of its slot or seat, with whom.
-    pub(crate) lanes: HashSet<(Slot, Slot)>,
-    /// How long after it was ready it is replaced, and whether it is to be.
-    pub(crate) age: Option<Duration>,
-    pub(crate) worn: bool,
-    /// Whether it watches itself at all.
-    pub(crate) recycles: bool,
-    pub(crate) ready_at: Option<Instant>,
-    /// What it has of its slot.
-    pub(crate) seated: Seated,
-    /// The program that it runs, where that is not the first one.
-    pub(crate) program: Option<Program>,
-    /// Both ends of its porter, once it has asked for one.
-    pub(crate) porter: Option<Porter>,
-}
-
-/// A process that has been ordered and is not there yet.
-pub(crate) struct Ordered {
-    pub(crate) launch: u32,
-    pub(crate) attempt: u32,
-    pub(crate) previous: Option<ExitReason>,
-    pub(crate) at: Instant,
-    pub(crate) kill: bool,
-    pub(crate) stop: Option<(StopReason, Option<Duration>)>,
-    /// The program that it runs, where that is not the first one.
-    pub(crate) program: Option<Program>,
-    /// What it makes of its process.
-    pub(crate) applied: Applied,
-    pub(crate) outputs: Attached,
 }
 
 /// Everything the *tree* thread has. Decisions come from `tree`; `perform` carries them out.
@@ -191,7 +126,7 @@ pub(crate) struct Supervise {
     /// Nothing is waited for any more.
     pub(crate) now: bool,
     /// The first signal that ordered the stop.
-    signalled: Option<(&'static str, Instant)>,
+    pub(crate) signalled: Option<(&'static str, Instant)>,
     /// The innermost give-up: which worker exhausted its supervisor.
     pub(crate) innermost: Option<(String, GiveUp)>,
 }
@@ -343,46 +278,6 @@ fn prepare(
     }
 }
 
-struct Signals {
-    term: Signal,
-    int: Signal,
-    quit: Signal,
-    hup: Signal,
-    ttin: Signal,
-    ttou: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hup: signal(SignalKind::hangup())?,
-            ttin: signal(SignalKind::from_raw(rustix::process::Signal::TTIN.as_raw()))?,
-            ttou: signal(SignalKind::from_raw(rustix::process::Signal::TTOU.as_raw()))?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.term.recv() => "SIGTERM",
-            _ = self.int.recv() => "SIGINT",
-            _ = self.quit.recv() => "SIGQUIT",
-            _ = self.hup.recv() => "SIGHUP",
-            _ = self.ttin.recv() => "SIGTTIN",
-            _ = self.ttou.recv() => "SIGTTOU",
-        }
-    }
-}
-
-async fn next_signal(signals: &mut Option<Signals>) -> &'static str {
-    match signals {
-        Some(signals) => signals.next().await,
-        None => std::future::pending().await,
-    }
-}
-
 impl Supervise {
     /// Lets the machine decide, and begins what it decided. Never waits.
     pub(crate) fn decide(&mut self, event: Event) {
@@ -421,29 +316,8 @@ impl Supervise {
         }
     }
 
-    fn signal(&mut self, name: &'static str) {
-        if matches!(name, "SIGHUP" | "SIGTTIN" | "SIGTTOU") {
-            match (self.stopping, name) {
-                (true, _) => self.story(Story::Signal { name, meaning: "ignored, the cluster is stopping" }),
-                (false, "SIGHUP") => self.reload_all(),
-                (false, _) => self.resize_by_signal(name),
-            }
-        } else if self.stopping {
-            let repeated = self.signalled.is_some_and(|(first, at)| first == name && at.elapsed() < ONE_ORDER);
-            if !repeated {
-                self.story(Story::Signal { name, meaning: "a second one: stopping now" });
-                self.now = true;
-                self.decide(Event::Kill);
-            }
-        } else {
-            self.signalled = Some((name, Instant::now()));
-            self.story(Story::Signal { name, meaning: "stopping" });
-            self.stop();
-        }
-    }
-
     /// Stops the tree in order; first, connections that nobody has taken find a worker.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if self.stopping {
             return;
         }
@@ -465,90 +339,6 @@ impl Supervise {
     pub(crate) fn tell_stop(&mut self) {
         if !std::mem::replace(&mut self.told_stop, true) {
             self.decide(Event::Stop);
-        }
-    }
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Stop => self.stop(),
-            Command::Quiet => self.tell_stop(),
-            Command::LateGone { worker, reason } => {
-                if self.stopping {
-                    // The order did reach everybody: this end is a part of it, not a death.
-                    self.tell_stop();
-                }
-                self.gone(worker, reason);
-            }
-            Command::LaneMade { between: (a, b) } => self.share_lane(a, b),
-            Command::StopNow { worker, why, deadline } => {
-                self.send(worker, &ToWorker::Stop { why, deadline }, Vec::new());
-            }
-            Command::TermGrace { worker } => self.terminated(worker),
-            Command::TermDeadline { worker } => {
-                if let Some(live) = self.live.get_mut(&worker) {
-                    live.killed = true;
-                    live.process.kill();
-                }
-            }
-            Command::Respond { worker, id, body, fds } => {
-                if let Some(live) = self.live.get_mut(&worker) {
-                    live.asking = live.asking.saturating_sub(1);
-                }
-                self.send(worker, &ToWorker::Answer { id, answer: Answer::Extension(body) }, fds);
-            }
-            Command::Tend { slot, order } => self.tend(slot, order),
-            Command::Call { request: request @ Management::Reload { .. }, answer, .. } => self.deploy(request, answer),
-            Command::Call { request, launches, answer } => self.manage(request, launches, answer),
-            Command::Perform(action) => {
-                if let Action::Start { worker, .. } = &action {
-                    // A player's slots have no plan here.
-                    let name = worker.slot.to_string();
-                    self.shared.directory.write().slots.entry(worker.slot).or_insert(name);
-                }
-                self.perform(action);
-            }
-            Command::Listening { worker, address } => {
-                let pid = self.live.get_mut(&worker).map(|live| {
-                    live.listening = true;
-                    live.process.pid()
-                });
-                self.shared.tell(
-                    EventKind::Listening(address.clone()),
-                    &self.shared.name(worker.slot),
-                    Some(worker),
-                    pid,
-                );
-                self.story(Story::Listening { worker, name: self.shared.name(worker.slot), address });
-            }
-            Command::RefusedListen { worker, address, error } => {
-                self.story(Story::Refused { worker, name: self.shared.name(worker.slot), address, error });
-            }
-            Command::Track { asker, reader, writer, end } => self.track(asker, reader, writer, end),
-            Command::ProbeGone { slot } => self.forget_probe(slot),
-            Command::Crash { slot, crashed } => {
-                let worker = self.current(slot);
-                if let Some(live) = worker.and_then(|worker| self.live.get(&worker)) {
-                    live.process.kill();
-                }
-                // The test may have stopped waiting.
-                let _ = crashed.send(worker);
-            }
-            Command::Troubled { address, text } => self.story(Story::Troubled { address, text }),
-            Command::Corrupt { me, peer } => self.corrupt_here(me, peer),
-            Command::Reloaded { answer } => self.reloaded(answer),
-            Command::Worn { worker, what } => self.worn(worker, what),
-            Command::Recycle { worker } => self.recycle(worker),
-            Command::Recycled { worker, answer } => self.recycled(worker, answer),
-            Command::Distrust { seat, error } => {
-                if let Some(worker) = self.seated(seat) {
-                    self.distrust(worker, error);
-                }
-            }
-            Command::GiveUpDeadline { worker } => {
-                if self.live.get(&worker).is_some_and(|live| live.seated.reads) {
-                    self.kill(worker);
-                }
-            }
         }
     }
 
