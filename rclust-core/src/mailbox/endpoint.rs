@@ -395,10 +395,7 @@ impl Endpoint {
         let renewed = known.is_some();
         let lane = match known {
             Some(lane) => {
-                if parts.fresh {
-                    self.pending.lock().spoilt(peer);
-                }
-                lane.renew(&parts)?;
+                lane.renew(&parts, || self.pending.lock().spoilt(peer))?;
                 lane
             }
             None => Arc::new(Lane::open(&parts)?),

@@ -285,10 +285,15 @@ impl Lane {
     }
 
     /// The supervisor renewed it: the same lane with other doorbells, and perhaps with other memory.
-    pub(crate) fn renew(&self, parts: &Parts) -> io::Result<()> {
+    /// `lost` is called when nothing more is written to memory that is given up.
+    pub(crate) fn renew(&self, parts: &Parts, lost: impl FnOnce()) -> io::Result<()> {
         if parts.fresh {
             let rings = parts.rings()?;
-            *self.out.lock() = Out { writer: rings.out, batch: Batch::default() };
+            let mut out = self.out.lock();
+            *out = Out { writer: rings.out, batch: Batch::default() };
+            // Under the lock: no question goes into the old memory after that, and none is in the new one before.
+            lost();
+            drop(out);
             let mut replies = self.replies.lock();
             (replies.writer, replies.batch) = (rings.replies, Batch::default());
             // Answers to questions that were lost with the old memory.
@@ -372,6 +377,8 @@ impl Lane {
 
     /// The peer broke the rings' rules: nothing is sent to it or read from it until it is dead. `false`: that was known.
     pub(crate) fn distrust(&self) -> bool {
+        // Who commits looks under the lock: when this returns, every question that is in the lane is noted as open.
+        let _out = self.out.lock();
         !self.distrusted.swap(true, Ordering::AcqRel)
     }
 
