@@ -229,6 +229,43 @@ async fn both() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Each sends to the other while both are replaced at once; what comes of that is seen later than a moment after.
+async fn pals() -> anyhow::Result<()> {
+    const EACH: u64 = 3_000;
+    let cluster = pair().await?;
+    let (a, b) = (cluster.worker::<Works>("a")?, cluster.worker::<Works>("b")?);
+    let mut inbox = cluster.inbox::<Done>();
+    let mut sends = 0;
+    for _ in 0..4 {
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            from.send(Job::Send(to.clone(), sends, sends + EACH)).await?;
+            sends += EACH;
+        }
+        cluster.reload_by(2).await?;
+    }
+    // A doorbell that nobody renewed would be found out within two seconds of a predecessor's end.
+    let until = Instant::now() + Duration::from_secs(4);
+    let mut seen = vec![false; 1 << 20];
+    let mut count = 0;
+    while count < sends || Instant::now() < until {
+        if count == sends {
+            for (from, to) in [(&a, &b), (&b, &a)] {
+                from.send(Job::Send(to.clone(), sends, sends + 20)).await?;
+                sends += 20;
+            }
+        }
+        let came = tokio::time::timeout(MINUTE, inbox.recv()).await;
+        let Done(_, n) = came.with_context(|| format!("{count} of {sends} came"))?;
+        ensure!(!std::mem::replace(&mut seen[n as usize], true), "{n} twice");
+        count += 1;
+    }
+    for worker in [&a, &b] {
+        reads(worker, WorkerId { incarnation: Incarnation(5), ..who(worker).await? }).await?;
+    }
+    cluster.stop().await;
+    Ok(())
+}
+
 /// Who was asked before it was replaced answers, or its asker hears of its end; the rest is answered by the next one.
 async fn asks() -> anyhow::Result<()> {
     let cluster = pair().await?;
@@ -456,6 +493,7 @@ pub(crate) async fn main() -> anyhow::Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("order") => order().await?,
         Some("both") => both().await?,
+        Some("pals") => pals().await?,
         Some("asks") => asks().await?,
         Some("in_hand") => in_hand().await?,
         Some("deaths") => deaths().await?,

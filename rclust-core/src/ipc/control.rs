@@ -59,6 +59,9 @@ impl Stop {
     }
 }
 
+/// The deadline of a drain whose worker has none.
+const LAST_CALLS_LIMIT: Duration = Duration::from_secs(30);
+
 /// What an extension does between an order to stop and the close.
 type LastCalls = Box<dyn FnOnce(Option<Duration>, Close) -> BoxFuture<'static, ()> + Send>;
 
@@ -94,6 +97,8 @@ pub(crate) struct Control {
     next: AtomicU64,
     stop: watch::Sender<Option<Stop>>,
     asked: AtomicBool,
+    /// Whether no message is in hand any more.
+    free: watch::Sender<bool>,
     pub(crate) wear: Wear,
     /// Taken by the order to stop.
     last_calls: Mutex<Option<LastCalls>>,
@@ -116,6 +121,7 @@ impl Control {
             next: AtomicU64::new(1),
             stop: watch::channel(None).0,
             asked: AtomicBool::new(false),
+            free: watch::channel(false).0,
             wear: Wear::new(limits),
             last_calls: Mutex::default(),
             downs: Mutex::default(),
@@ -135,6 +141,16 @@ impl Control {
     /// The runtime of its worker, once it has begun.
     pub(crate) fn runtime(&self) -> Option<Handle> {
         self.runtime.get().cloned()
+    }
+
+    /// The message in hand is done, and no other will be taken.
+    pub(crate) fn free_hands(&self) {
+        self.free.send_replace(true);
+    }
+
+    async fn hands_are_free(&self) {
+        // Its sender is here.
+        let _ = self.free.subscribe().wait_for(|free| *free).await;
     }
 
     /// Whether an order to stop has come.
@@ -307,7 +323,12 @@ impl Control {
         let last_calls = last_calls.map(|last_calls| last_calls(stop.deadline, Close(self.clone())));
         self.stop.send_replace(Some(Stop { close: last_calls.is_none(), ..stop }));
         if let Some(last_calls) = last_calls {
-            background::spawn(last_calls);
+            let (control, limit) = (self.clone(), stop.deadline.unwrap_or(LAST_CALLS_LIMIT) / 2);
+            background::spawn(async move {
+                // The message in hand may open a connection, or be given one.
+                let _ = tokio::time::timeout(limit, control.hands_are_free()).await;
+                last_calls.await;
+            });
         }
     }
 

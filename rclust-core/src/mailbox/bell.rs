@@ -27,10 +27,15 @@ pub(super) async fn ring_batches(endpoint: Arc<Endpoint>) {
 }
 
 /// What one of a lane's doorbells wakes: its answers, its messages, its waiting senders, and the wish to release memory.
-pub(super) async fn answer_bell(endpoint: Arc<Endpoint>, lane: Arc<Lane>, bell: AsyncFd<Arc<OwnedFd>>) {
+/// `generation`: the lane's, as of this doorbell; it may have been renewed before this runs for the first time.
+pub(super) async fn answer_bell(
+    endpoint: Arc<Endpoint>,
+    lane: Arc<Lane>,
+    bell: AsyncFd<Arc<OwnedFd>>,
+    generation: u32,
+) {
     let mut released = 0;
     let mut release_at: Option<Instant> = None;
-    let generation = lane.generation();
     loop {
         if lane.generation() != generation {
             // Renewed: other tasks have the new doorbells.

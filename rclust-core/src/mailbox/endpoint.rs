@@ -409,7 +409,7 @@ impl Endpoint {
                 let _runtime = self.runtime.enter();
                 readiness::register_readable(bell)?
             };
-            background::spawn_on(&self.runtime, answer_bell(self.clone(), lane.clone(), bell));
+            background::spawn_on(&self.runtime, answer_bell(self.clone(), lane.clone(), bell, parts.generation));
         }
         self.activate(&lane);
         if renewed {

@@ -75,6 +75,8 @@ impl Supervise {
             }
             Command::Troubled { address, text } => self.story(Story::Troubled { address, text }),
             Command::Corrupt { me, peer } => self.corrupt_here(me, peer),
+            Command::Deployed { slot, program, outcome, answer } => self.deployed(slot, program, outcome, answer),
+            Command::Resized => self.resized(),
             Command::Reloaded { answer } => self.reloaded(answer),
             Command::Worn { worker, what } => self.worn(worker, what),
             Command::Recycle { worker } => self.recycle(worker),

@@ -22,8 +22,11 @@ pub(crate) struct Reloads {
     next: Option<Program>,
     /// What new slots run: the last program with which a worker became ready.
     newest: Option<Program>,
-    /// What a slot's worker runs, and its restarts too.
-    of: HashMap<Slot, Program>,
+    /// What a slot's worker runs, and its restarts too: since it was ready with it, or since a reload found nobody there.
+    of: HashMap<Slot, Option<Program>>,
+    /// How large the pool that signals resize is to be, and how many orders for that are under way.
+    size: Option<u32>,
+    resizing: u32,
     /// Whether a reload of the whole tree, ordered by a signal, is under way, and whether another one is to follow.
     signalled: bool,
     again: bool,
@@ -32,13 +35,10 @@ pub(crate) struct Reloads {
 impl Reloads {
     /// A worker is ready: its slot's restarts run its program.
     pub(crate) fn now_runs(&mut self, slot: Slot, program: &Option<Program>) {
+        self.of.insert(slot, program.clone());
         let Some(program) = program else { return };
-        let same = |other: &Program| Arc::ptr_eq(&other.file, &program.file);
-        if !self.of.get(&slot).is_some_and(same) {
-            self.of.insert(slot, program.clone());
-            if self.next.as_ref().is_some_and(same) {
-                self.newest = Some(program.clone());
-            }
+        if self.next.as_ref().is_some_and(|next| Arc::ptr_eq(&next.file, &program.file)) {
+            self.newest = Some(program.clone());
         }
     }
 
@@ -54,19 +54,47 @@ impl Supervise {
         if self.current(slot).is_some_and(|current| !self.recycling.is(current)) {
             return self.reloads.next.clone();
         }
-        match self.last.contains_key(&slot) {
-            true => self.reloads.of.get(&slot).cloned(),
-            false => self.reloads.newest.clone(),
-        }
+        // One that was never ready runs what new ones run.
+        self.reloads.of.get(&slot).unwrap_or(&self.reloads.newest).clone()
     }
 
     /// A reload was ordered: it runs what stands at the path now.
     pub(crate) fn deploy(&mut self, request: Request, answer: oneshot::Sender<Answer>) {
         match self.look_for_program() {
-            Ok(()) => self.manage(request, Vec::new(), answer),
+            Ok(()) => {
+                let Request::Reload { slot, .. } = request else { return };
+                let (sender, told) = oneshot::channel();
+                let (shared, program) = (self.shared.clone(), self.reloads.next.clone());
+                background::spawn(async move {
+                    let Ok(outcome) = told.await else { return };
+                    shared.command(Command::Deployed { slot, program, outcome, answer });
+                });
+                self.manage(request, Vec::new(), sender);
+            }
             // Its caller may have gone away.
             Err(reason) => drop(answer.send(Answer::Refused(Refusal::Failed(reason)))),
         }
+    }
+
+    /// A reload has ended. If it went well, what was down or failing meanwhile comes up with the new program too.
+    pub(crate) fn deployed(
+        &mut self,
+        slot: Slot,
+        program: Option<Program>,
+        outcome: Answer,
+        answer: oneshot::Sender<Answer>,
+    ) {
+        if !matches!(outcome, Answer::Refused(_)) {
+            let mut nodes = vec![slot];
+            while let Some(slot) = nodes.pop() {
+                nodes.extend(self.tree.children(slot));
+                if self.current(slot).is_none() {
+                    self.reloads.of.insert(slot, program.clone());
+                }
+            }
+        }
+        // Its caller may have gone away.
+        let _ = answer.send(outcome);
     }
 
     fn look_for_program(&mut self) -> Result<(), ExitReason> {
@@ -121,13 +149,31 @@ impl Supervise {
         let [(supervisor, size)] = pools[..] else {
             return self.story(Story::Signal { name, meaning: "ignored, the tree has not exactly one pool" });
         };
+        // Orders that are under way count.
+        let size = self.reloads.size.unwrap_or(size);
         let (size, meaning) = match name {
             "SIGTTIN" => (size + 1, "one worker more"),
             _ if size <= 1 => return self.story(Story::Signal { name, meaning: "ignored, there is one worker" }),
             _ => (size - 1, "one worker fewer"),
         };
         self.story(Story::Signal { name, meaning });
-        let (answer, _nobody) = oneshot::channel();
+        self.reloads.size = Some(size);
+        self.reloads.resizing += 1;
+        let (answer, told) = oneshot::channel();
+        let shared = self.shared.clone();
+        background::spawn(async move {
+            // Refused or done: what there is then is what there is.
+            let _ = told.await;
+            shared.command(Command::Resized);
+        });
         self.manage(Request::Resize { supervisor, size }, Vec::new(), answer);
+    }
+
+    /// An order to resize by a signal has been carried out, or refused.
+    pub(crate) fn resized(&mut self) {
+        self.reloads.resizing -= 1;
+        if self.reloads.resizing == 0 {
+            self.reloads.size = None;
+        }
     }
 }

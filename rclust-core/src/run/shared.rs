@@ -23,6 +23,7 @@ use crate::mailbox::lane::Parts;
 use crate::mailbox::receiver::Receiver;
 use crate::mailbox::switchboard::Switchboard;
 use crate::output::OutputLines;
+use crate::process::spawn::Program;
 use crate::recycle::Worn;
 use crate::run::ground::Ground;
 use crate::run::probe;
@@ -73,6 +74,10 @@ pub(crate) enum Command {
     Recycle { worker: WorkerId },
     /// What became of its replacement; `None`: the tree has ended.
     Recycled { worker: WorkerId, answer: Option<Answer> },
+    /// A reload of this slot or node, with this program, has ended.
+    Deployed { slot: Slot, program: Option<Program>, outcome: Answer, answer: oneshot::Sender<Answer> },
+    /// A resize that a signal ordered has ended.
+    Resized,
     /// What became of the reload that a signal ordered; `None`: the tree has ended.
     Reloaded { answer: Option<Answer> },
     /// A test has dropped the inbox of a probe.

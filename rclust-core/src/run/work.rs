@@ -142,6 +142,7 @@ async fn run<W: Worker>(
 /// Reads no more messages: the supervisor may give them to a successor.
 fn give_up_reading(life: &Life) {
     life.endpoint.give_up_reading();
+    life.control.free_hands();
     life.control.say(&ToSupervisor::GaveUp);
 }
 
