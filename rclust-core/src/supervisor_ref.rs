@@ -196,7 +196,7 @@ impl SupervisorRef {
     /// (to change those, stop the cluster and start it). SIGHUP reloads the whole tree.
     ///
     /// `Ok` says that every new one is ready; old ones may still drain. Two incarnations that live side by side send each in their own
-    /// order, as two senders do. A worker that is down or waits for a restart is left as it is.
+    /// order, as two senders do. A worker that is down or waits for a restart is left as it is; when it comes up, it runs the new program.
     ///
     /// # Errors
     /// The first new worker that fails to become ready ends the reload: its old one, and those whose turn had not come, go on as
