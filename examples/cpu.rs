@@ -5,10 +5,10 @@
 //!     curl http://127.0.0.1:3000/
 //!
 //! You see how long `GET /` took while every worker of the pool was busy. The pool's processes are `nice`: where all want the CPU, the
-//! one that answers has it first. A number that takes too long or a worker that dies costs its own request, and no other.
+//! one that answers has it first. A number goes to the worker that has least to do; a worker that dies costs its own request, and no other.
 
 use axum::{Router, extract::Path, http::StatusCode, routing::get};
-use rclust::cluster::{self, Child, Context, Pool, Process, Reply, Supervisor, net};
+use rclust::cluster::{self, Child, Context, Pool, Process, Reply, Route, Supervisor, net};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -34,7 +34,7 @@ impl cluster::Worker for Math {
         Ok(Math)
     }
     async fn on_message(&mut self, Fib { n, reply }: Fib, _cx: &mut Context<Self>) -> cluster::Result<()> {
-        reply.send(fibonacci(n.min(50))); // holds this process's thread, and nobody else's
+        reply.send(fibonacci(n)); // holds this process's thread, and nobody else's
         Ok(())
     }
 }
@@ -45,10 +45,15 @@ impl cluster::Worker for Web {
     type Msg = Reply<SocketAddr>;
     type Args = String;
     async fn start(addr: String, cx: &mut Context<Self>) -> cluster::Result<Self> {
-        let math = cx.pool::<Math>("math")?;
-        let fib = async move |Path(n): Path<u32>| match math.ask(|reply| Fib { n, reply }).await {
-            Ok(number) => (StatusCode::OK, format!("{number}\n")),
-            Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+        let math = cx.pool::<Math>("math")?.route(Route::LeastFull);
+        let fib = async move |Path(n): Path<u32>| {
+            if n > 50 {
+                return (StatusCode::BAD_REQUEST, "at most 50\n".to_owned());
+            }
+            match math.ask(|reply| Fib { n, reply }).await {
+                Ok(number) => (StatusCode::OK, format!("{number}\n")),
+                Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
+            }
         };
         let app = Router::new().route("/", get(async || "hello\n")).route("/fib/{n}", get(fib));
         let listener = net::TcpListener::bind(addr).await?;

@@ -133,7 +133,10 @@ pub enum StartError {
     #[error("this process is a worker of a cluster: trees are started by the supervisor process")]
     InWorker,
     /// A tree runs already.
-    #[error("a tree is already running in this process: one process supervises one tree; nest supervisors instead")]
+    #[error(
+        "a tree runs, or has run, in this process: one process supervises one tree; nest supervisors instead, or stop and start its \
+         children (`disconnect`, `restart_child`)"
+    )]
     AlreadyRunning,
     /// The tree cannot be.
     #[error(transparent)]

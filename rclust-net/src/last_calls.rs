@@ -71,7 +71,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let last_calls = (request.version() <= Version::HTTP_11).then(|| self.last_calls.clone());
+        let version = request.version();
+        let last_calls = (version <= Version::HTTP_11).then(|| (self.last_calls.clone(), version));
         LastCallsFuture { inner: Box::pin(self.inner.call(request)), last_calls }
     }
 }
@@ -81,7 +82,7 @@ where
 #[must_use = "futures do nothing unless polled"]
 pub struct LastCallsFuture<F> {
     inner: Pin<Box<F>>,
-    last_calls: Option<LastCalls>,
+    last_calls: Option<(LastCalls, Version)>,
 }
 
 impl<F, B, E> Future for LastCallsFuture<F>
@@ -93,8 +94,12 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let outcome = self.inner.as_mut().poll(cx);
         outcome.map_ok(|mut response| {
-            if self.last_calls.as_ref().is_some_and(LastCalls::has_begun) {
+            if let Some((_, version)) = self.last_calls.as_ref().filter(|(last_calls, _)| last_calls.has_begun()) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                if *version == Version::HTTP_10 {
+                    // To an answer of a later version hyper would add the keep-alive that such a client has asked for.
+                    *response.version_mut() = Version::HTTP_10;
+                }
             }
             response
         })

@@ -81,10 +81,11 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     met("child-process-net-reuseport", "parent and children bind one port", &["passing::child_process_net_reuseport"]),
     adapted("child-process-send-cb", "no error after a send", &["messages::child_process_send_cb"], "`send(..).await`"),
-    met(
+    adapted(
         "child-process-send-after-close",
         "an error for who sends to one that is gone",
         &["messages::child_process_send_after_close"],
+        "for one that is gone for good; the mailbox of one that can be started again keeps what is sent",
     ),
     adapted(
         "child-process-send-returns-boolean",

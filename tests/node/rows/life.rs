@@ -55,7 +55,12 @@ pub(crate) const ROWS: &[Row] = &[
         "`cx.leave()` twice, and stopped meanwhile",
     ),
     met("call-and-destroy", "destroying who is disconnected crashes nothing", &["life::call_and_destroy"]),
-    met("worker-isdead", "false while it lives, true when its exit is told", &["life::worker_isdead"]),
+    adapted(
+        "worker-isdead",
+        "false while it lives, true when its exit is told",
+        &["life::worker_isdead"],
+        "a reference names the slot: of a child that is restarted, the next incarnation may be starting when the exit is told",
+    ),
     met(
         "worker-isconnected",
         "true right after the fork, false when its disconnect is told",
