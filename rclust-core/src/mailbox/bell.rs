@@ -37,6 +37,10 @@ pub(super) async fn answer_bell(
     let mut released = 0;
     let mut release_at: Option<Instant> = None;
     loop {
+        // Both ends of an old doorbell may live: neither would hear of the other's end.
+        let renewal = lane.renewed.notified();
+        tokio::pin!(renewal);
+        renewal.as_mut().enable();
         if lane.generation() != generation {
             // Renewed: other tasks have the new doorbells.
             return;
@@ -70,7 +74,11 @@ pub(super) async fn answer_bell(
                 None => Some(bell.readable().await),
             }
         };
-        match ready.await {
+        let ready = tokio::select! {
+            ready = ready => ready,
+            () = renewal => continue,
+        };
+        match ready {
             Some(Ok(mut guard)) => match lane.hush(bell.get_ref()) {
                 Ok(true) => guard.clear_ready(),
                 // The lane is given up: its last messages are still to be read. Or it is being renewed. Or somebody shut the
@@ -108,7 +116,7 @@ pub(super) async fn answer_bell(
 async fn renewed(lane: &Lane, generation: u32) -> bool {
     let renewal = async {
         loop {
-            let told = lane.repaired.notified();
+            let told = lane.renewed.notified();
             tokio::pin!(told);
             told.as_mut().enable();
             if lane.generation() != generation || lane.is_closed() {

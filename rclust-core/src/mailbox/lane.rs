@@ -237,6 +237,8 @@ pub(crate) struct Lane {
     distrusted: AtomicBool,
     /// Notified then.
     pub(crate) repaired: Notify,
+    /// Notified when it has other doorbells.
+    pub(crate) renewed: Notify,
     inline: [usize; 2],
     largest: u64,
     ringers: RwLock<Ringers>,
@@ -268,6 +270,7 @@ impl Lane {
             closed: AtomicBool::new(false),
             distrusted: AtomicBool::new(false),
             repaired: Notify::new(),
+            renewed: Notify::new(),
             inline,
             largest,
             ringers: RwLock::new(parts.ringers()),
@@ -311,7 +314,7 @@ impl Lane {
         self.writes.store(parts.part != Part::Inbox, Ordering::Release);
         *self.ringers.write() = parts.ringers();
         self.generation.store(parts.generation, Ordering::Release);
-        self.repaired.notify_waiters();
+        self.renewed.notify_waiters();
         self.repaired.notify_one();
         self.room.notify_waiters();
         Ok(())
