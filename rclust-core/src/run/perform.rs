@@ -270,10 +270,7 @@ impl Supervise {
         let Some(live) = self.live.get_mut(&worker) else { return };
         if parts.bells.is_empty() {
             // It could not be renewed when it was to have another doorbell.
-            if self.shared.board.renew(parts.me, parts.peer, false).is_ok() {
-                self.share_lane(parts.me, parts.peer);
-            }
-            return;
+            return self.renew_lane(parts.me, parts.peer, false);
         }
         if !live.lanes.insert((parts.me, parts.peer)) {
             return;

@@ -71,8 +71,8 @@ impl Supervise {
         self.recycle_next();
     }
 
-    fn recycle_next(&mut self) {
-        while self.recycling.now.is_none() && !self.stopping {
+    pub(crate) fn recycle_next(&mut self) {
+        while self.recycling.now.is_none() && !self.stopping && !self.reloads.deploys() {
             let Some(worker) = self.recycling.queue.pop_front() else { return };
             // It may have been replaced or have died meanwhile.
             if self.current(worker.slot) != Some(worker) {

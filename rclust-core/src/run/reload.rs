@@ -14,6 +14,7 @@ use crate::run::supervise::Supervise;
 use crate::supervisor_ref;
 use crate::trace::Story;
 use crate::tree::event::{Answer, Refusal, Request};
+use crate::worker_count::LARGEST;
 
 /// Which program runs where. The first one is the ground's, and named by `None`.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub(crate) struct Reloads {
     newest: Option<Program>,
     /// What a slot's worker runs, and its restarts too: since it was ready with it, or since a reload found nobody there.
     of: HashMap<Slot, Option<Program>>,
+    /// How many orders to reload are being carried out: until they are, nothing is recycled, which would run another program.
+    deploying: u32,
     /// How large the pool that signals resize is to be, and how many orders for that are under way.
     size: Option<u32>,
     resizing: u32,
@@ -40,6 +43,11 @@ impl Reloads {
         if self.next.as_ref().is_some_and(|next| Arc::ptr_eq(&next.file, &program.file)) {
             self.newest = Some(program.clone());
         }
+    }
+
+    /// Whether a reload is being carried out.
+    pub(crate) fn deploys(&self) -> bool {
+        self.deploying > 0
     }
 
     /// A slot will never be filled again.
@@ -69,6 +77,7 @@ impl Supervise {
                     let Ok(outcome) = told.await else { return };
                     shared.command(Command::Deployed { slot, program, outcome, answer });
                 });
+                self.reloads.deploying += 1;
                 self.manage(request, Vec::new(), sender);
             }
             // Its caller may have gone away.
@@ -95,6 +104,8 @@ impl Supervise {
         }
         // Its caller may have gone away.
         let _ = answer.send(outcome);
+        self.reloads.deploying -= 1;
+        self.recycle_next();
     }
 
     fn look_for_program(&mut self) -> Result<(), ExitReason> {
@@ -152,6 +163,9 @@ impl Supervise {
         // Orders that are under way count.
         let size = self.reloads.size.unwrap_or(size);
         let (size, meaning) = match name {
+            "SIGTTIN" if size as usize >= LARGEST => {
+                return self.story(Story::Signal { name, meaning: "ignored, a pool has no more" });
+            }
             "SIGTTIN" => (size + 1, "one worker more"),
             _ if size <= 1 => return self.story(Story::Signal { name, meaning: "ignored, there is one worker" }),
             _ => (size - 1, "one worker fewer"),
