@@ -305,6 +305,18 @@ fn who_leaves_before_a_reload_has_made_it_current_leaves_then() {
 }
 
 #[test]
+fn who_leaves_before_it_is_ready_is_asked_by_the_stop_that_waited_for_it() {
+    let mut s = Script::pool(1).started();
+    let pool = s.slot("web");
+    s.calls(Request::Resize { supervisor: pool, size: 2 }).expect(&["start web[1]"]);
+    let worker = s.worker("web[1]");
+    s.calls(Request::Resize { supervisor: pool, size: 1 }).happens(Event::Leave { worker }).expect_nothing();
+    s.ready("web[1]").expect(&["stop web[1]"]);
+    s.exits("web[1]", ExitReason::Shutdown).expect(&["forget web[1]"]);
+    assert_eq!(s.answer(), Some(&Answer::Done));
+}
+
+#[test]
 fn only_the_current_incarnation_can_leave() {
     let mut s = Script::one_for_one().child("a", Permanent).started();
     let old = s.worker("a");
@@ -563,6 +575,23 @@ fn a_retired_one_that_has_no_deadline_is_killed_by_the_next_reload() {
     let slot = s.slot("a");
     s.calls(Request::Reload { slot, surge: 1 }).ready("a").expect(&["start a", "retire a"]);
     s.calls(Request::Reload { slot, surge: 1 }).expect(&["kill a"]);
+}
+
+#[test]
+fn what_a_stop_has_left_of_a_reload_is_not_counted_for_the_next_one() {
+    let inner = Script::one_for_one().child("a", Permanent);
+    let mut s = Script::one_for_one().node("in", Permanent, inner).child("last", Permanent).started();
+    s.calls(Request::Reload { slot: ROOT, surge: 1 }).expect(&["start in/a"]);
+    s.happens(Event::Stop).expect(&["stop last"]);
+    s.expect_refused(Refusal::Stopping);
+    // Its node is not stopped before the last one has ended.
+    let slot = s.slot("in");
+    s.calls(Request::Reload { slot, surge: 1 }).expect_nothing();
+    let first = s.worker("in/a");
+    s.ready("in/a").expect(&["retire in/a"]);
+    s.model.exits(WorkerId { incarnation: Incarnation(1), ..first }, ExitReason::Shutdown);
+    s.expect(&["start in/a"]).ready("in/a").expect(&["retire in/a"]);
+    assert_eq!(s.answer(), Some(&Answer::Done));
 }
 
 #[test]

@@ -87,6 +87,8 @@ pub(super) enum Life {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Leaving {
     pub(super) incarnation: Incarnation,
+    /// It was asked to stop: nobody asks again.
+    pub(super) asked: bool,
     /// It did not in time.
     pub(super) killed: bool,
 }

@@ -26,17 +26,19 @@ impl Tree {
         if child.node.is_some() || !is_there || child.goes().is_some() {
             return;
         }
-        child.leaving = Some(Leaving { incarnation: worker.incarnation, killed: false });
+        child.leaving = Some(Leaving { incarnation: worker.incarnation, asked: false, killed: false });
         self.let_leave(worker.slot);
     }
 
     /// Asks who is up and wants to go to stop, with the deadline of its specification. It stays up until it has ended, so that
     /// its restart type decides what follows.
     pub(super) fn let_leave(&mut self, slot: Slot) {
-        let Some(child) = self.children.get(&slot).filter(|child| child.goes().is_some()) else { return };
+        let Some(child) = self.children.get_mut(&slot) else { return };
+        let Some(leaving @ Leaving { asked: false, .. }) = child.goes() else { return };
         if !matches!(child.life, Life::Up) {
             return;
         }
+        child.leaving = Some(Leaving { asked: true, ..leaving });
         let deadline = match child.plan.shutdown {
             Shutdown::Timeout(limit) => Some(limit),
             Shutdown::Infinity => None,
@@ -51,17 +53,23 @@ impl Tree {
 
     /// It had its time. One that did not want to go has none.
     pub(super) fn leave_deadline(&mut self, slot: Slot) {
-        let Some(child) = self.children.get_mut(&slot).filter(|child| child.goes().is_some()) else { return };
+        let Some(child) = self.children.get_mut(&slot) else { return };
+        let Some(leaving) = child.goes() else { return };
+        child.leaving = Some(Leaving { killed: true, ..leaving });
         let worker = child.worker();
-        child.leaving = Some(Leaving { incarnation: worker.incarnation, killed: true });
         self.act(Action::Kill { worker });
     }
 }
 
 impl Child {
-    /// What its current incarnation has said of going: it was asked to stop then, and is not asked again.
+    /// What its current incarnation has said of going.
     pub(super) fn goes(&self) -> Option<Leaving> {
         self.leaving.filter(|leaving| leaving.incarnation == self.current)
+    }
+
+    /// Whether it was asked to stop because it wants to go, so that nobody else need ask.
+    pub(super) fn was_asked(&self) -> bool {
+        self.goes().is_some_and(|leaving| leaving.asked)
     }
 
     /// Whether it has been killed for not going in time.

@@ -27,8 +27,8 @@ pub(super) struct Reload {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
     Call(CallId),
-    /// The rolling reload of a node: the next worker follows.
-    Rolling,
+    /// The rolling reload of a node, which has this call: the next worker follows.
+    Rolling(CallId),
 }
 
 /// What became of a reload.
@@ -252,8 +252,7 @@ impl Tree {
     pub(super) fn reload_over(&mut self, owner: Owner, outcome: Outcome) {
         let call = match (owner, &mut self.rolling) {
             (Owner::Call(call), _) => call,
-            (Owner::Rolling, None) => return,
-            (Owner::Rolling, Some(rolling)) => {
+            (Owner::Rolling(of), Some(rolling)) if rolling.call == of => {
                 self.todo.push_back(Todo::Roll);
                 rolling.busy -= 1;
                 if !matches!(outcome, Outcome::Failed(_)) || rolling.failed {
@@ -261,8 +260,10 @@ impl Tree {
                 }
                 rolling.left.clear();
                 rolling.failed = true;
-                rolling.call
+                of
             }
+            // That one was refused when its tree began to stop: whatever rolls now is another.
+            (Owner::Rolling(_), _) => return,
         };
         let answer = match outcome {
             Outcome::Done(worker) => Answer::Started(worker),
@@ -289,8 +290,9 @@ impl Tree {
         match rolling.left.pop_front() {
             Some(slot) => {
                 rolling.busy += 1;
+                let owner = Owner::Rolling(rolling.call);
                 self.todo.push_back(Todo::Roll);
-                self.begin_reload(slot, Owner::Rolling);
+                self.begin_reload(slot, owner);
             }
             None if rolling.busy > 0 => {}
             None => {

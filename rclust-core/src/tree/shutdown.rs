@@ -139,7 +139,7 @@ impl Tree {
         let shutdown = child.plan.shutdown;
         let worker = child.worker();
         let is_node = child.node.is_some();
-        let (goes, was_killed) = (child.goes().is_some(), child.was_killed());
+        let (was_asked, was_killed) = (child.was_asked(), child.was_killed());
         child.life = Life::Stopping { why, ready: true, killed: was_killed || shutdown == Shutdown::BrutalKill };
         // Its deadline is this one from now on, also if it was leaving.
         self.timers.clear(slot, Timer::Life);
@@ -153,8 +153,7 @@ impl Tree {
             Shutdown::Timeout(_) | Shutdown::Infinity if is_node => {
                 self.stop_node(slot, Cause::Ordered(ExitReason::Shutdown), reason);
             }
-            // It was asked already.
-            Shutdown::Timeout(_) | Shutdown::Infinity if goes => {}
+            Shutdown::Timeout(_) | Shutdown::Infinity if was_asked => {}
             Shutdown::Timeout(limit) => self.act(Action::Stop { worker, why: reason, deadline: Some(limit) }),
             Shutdown::Infinity => self.act(Action::Stop { worker, why: reason, deadline: None::<Duration> }),
         }
