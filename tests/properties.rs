@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use model::Model;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rclust_core::tree::event::{Answer, Event, Request, State};
 use rclust_core::tree::plan::{
     AutoShutdown, Backoff, ChildKind, ChildPlan, Intensity, Restart, Shutdown, Strategy as Group, SupervisorKind,
@@ -217,7 +218,7 @@ fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// One current incarnation in a slot, no action for the dead, one answer for each call, restarts within the
     /// intensity (the model checks all that), and an end that comes, once and last.
@@ -314,7 +315,14 @@ proptest! {
     }
 }
 
-/// `PROPTEST_CASES` decides, as everywhere; by default enough for each change.
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000)
+/// The same cases at every run, so that what fails is a change's own doing. To look for more:
+/// `PROPTEST_CASES=1000000 PROPTEST_RNG_SEED=$RANDOM cargo test --release -p rclust-tests --test properties`.
+fn config() -> ProptestConfig {
+    let said = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    ProptestConfig {
+        cases: said("PROPTEST_CASES").and_then(|cases| u32::try_from(cases).ok()).unwrap_or(2_000),
+        rng_seed: RngSeed::Fixed(said("PROPTEST_RNG_SEED").unwrap_or(1)),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
