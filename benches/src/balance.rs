@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::process::{self, free_address};
 use crate::report::Report;
-use crate::systems::{Systems, WAYS, Way};
+use crate::systems::{Systems, Way};
 use crate::{Options, load};
 
 const WORKERS: usize = 8;
@@ -21,7 +21,7 @@ const KEPT: usize = 200;
 /// How long the processes have to serve, all of them.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(crate) fn measure(options: Options) -> Result<Report> {
+pub(crate) fn measure(options: &Options) -> Result<Report> {
     let rounds = options.amount(5, 1);
     let short = options.amount(20_000, 2_000);
     let systems = Systems::new(options)?;
@@ -29,7 +29,7 @@ pub(crate) fn measure(options: Options) -> Result<Report> {
         Report::new(format!("Balance: {WORKERS} workers, {short} short connections, {KEPT} that stay open"));
     for round in 1..=rounds {
         eprintln!("balance: round {round} of {rounds}");
-        for (name, way) in WAYS.into_iter().filter(|(_, way)| !matches!(way, Way::Hyper("threads"))) {
+        for (name, way) in systems.ways().filter(|(_, way)| !matches!(way, Way::Hyper("threads"))) {
             let address = free_address()?;
             let Some(system) = systems.start(way, address, WORKERS, None).context(name)? else { continue };
             let target = load::Target::new(address, matches!(way, Way::Ours("sticky")));

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::process::free_address;
 use crate::report::Report;
-use crate::systems::{Systems, WAYS, Way};
+use crate::systems::{Systems, Way};
 use crate::{Options, load};
 
 const WORKERS: usize = 2;
@@ -15,7 +15,7 @@ const WORKERS: usize = 2;
 const CONNECTIONS: usize = 64;
 
 /// Each round starts every system anew, one after the other, so that a slow minute of the machine hits all of them.
-pub(crate) fn measure(options: Options) -> Result<Report> {
+pub(crate) fn measure(options: &Options) -> Result<Report> {
     let rounds = options.amount(7, 1);
     let time = options.amount(Duration::from_secs(3), Duration::from_millis(500));
     let connections = options.amount(20_000, 2_000);
@@ -23,7 +23,7 @@ pub(crate) fn measure(options: Options) -> Result<Report> {
     let mut report = Report::new(format!("HTTP: 2 workers, body `hello`, {CONNECTIONS} closed loops on one thread"));
     for round in 1..=rounds {
         eprintln!("http: round {round} of {rounds}");
-        for (name, way) in WAYS {
+        for (name, way) in systems.ways() {
             let Some((requests, new)) = one(&systems, way, time, connections).context(name)? else { continue };
             report.sample(name, "keep-alive", "requests/s", requests);
             report.sample(name, "new connections", "connections/s", new);

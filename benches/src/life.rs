@@ -25,7 +25,7 @@ const HUNG: Duration = Duration::from_millis(100);
 /// A replacement that does not answer by then is a failure of the run.
 const LIMIT: Duration = Duration::from_secs(10);
 
-pub(crate) fn measure(options: Options) -> Result<Report> {
+pub(crate) fn measure(options: &Options) -> Result<Report> {
     let samples = options.amount(50, 5);
     let mut report = Report::new("Life: start to ready, and kill -9 to the replacement's first answer");
     eprintln!("life: {samples} starts of each");
@@ -103,7 +103,7 @@ fn is_hung(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
-fn beside_node(report: &mut Report, options: Options, node: &Script, samples: usize) -> Result<()> {
+fn beside_node(report: &mut Report, options: &Options, node: &Script, samples: usize) -> Result<()> {
     let name = format!("node {} cluster", node.version);
     let command = |mode: &str, n: String| {
         let mut command = Command::new(&node.node);

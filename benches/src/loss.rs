@@ -10,7 +10,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::process::{self, free_address};
 use crate::report::Report;
-use crate::systems::{Systems, WAYS, Way};
+use crate::systems::{Systems, Way};
 use crate::{Options, load};
 
 /// Between two kills.
@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Loops that keep their connection, and as many that open one for each request.
 const LOOPS: usize = 32;
 
-pub(crate) fn measure(options: Options) -> Result<Report> {
+pub(crate) fn measure(options: &Options) -> Result<Report> {
     let kills = options.amount(45, 5);
     let systems = Systems::new(options)?;
     let mut report = Report::new(format!(
@@ -27,7 +27,7 @@ pub(crate) fn measure(options: Options) -> Result<Report> {
     ));
     for (workers, path) in [(2, "/"), (2, "/work"), (4, "/"), (4, "/work")] {
         eprintln!("loss: {workers} workers, {path}");
-        for (name, way) in WAYS.into_iter().filter(|(_, way)| !matches!(way, Way::Hyper("threads"))) {
+        for (name, way) in systems.ways().filter(|(_, way)| !matches!(way, Way::Hyper("threads"))) {
             let Some(loss) = storm(&systems, way, workers, path, kills).context(name)? else { continue };
             let mut row = |what: &str, unit, value: f64| {
                 report.sample(name, &format!("{workers} workers, {path}: {what}"), unit, value)

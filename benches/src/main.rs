@@ -23,22 +23,26 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-const USAGE: &str = "usage: rclust-benches http|balance|loss|messages|life|memory|scale|all [--quick] [--verbose]
+const USAGE: &str =
+    "usage: rclust-benches http|balance|loss|messages|life|memory|scale|all [--quick] [--only ROW] [--verbose]
+  --only     http, balance, loss: rows that have this in their name, to look at one with a profiler; may be said again
   --quick    a tenth of the work: does everything run?
   --verbose  the measured systems keep their standard error";
 
 /// What the harness was asked for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Default)]
 pub(crate) struct Options {
     /// A tenth of the work; the figures mean nothing.
     quick: bool,
     /// The systems write to our standard error.
     verbose: bool,
+    /// Rows that have one of these in their name; none: all.
+    only: Vec<String>,
 }
 
 impl Options {
     /// One of two amounts.
-    fn amount<T>(self, usual: T, quick: T) -> T {
+    fn amount<T>(&self, usual: T, quick: T) -> T {
         if self.quick { quick } else { usual }
     }
 }
@@ -89,10 +93,12 @@ fn play(role: &str, args: &[&str]) -> ExitCode {
 }
 
 fn harness(words: &[&str]) -> Result<ExitCode> {
-    let mut options = Options { quick: false, verbose: false };
+    let mut options = Options::default();
     let mut programs = Vec::new();
-    for word in words {
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
         match *word {
+            "--only" => options.only.extend(words.next().map(|row| (*row).to_owned())),
             "--quick" => options.quick = true,
             "--verbose" => options.verbose = true,
             "all" => programs.extend(["http", "balance", "loss", "messages", "life", "memory", "scale"]),
@@ -109,13 +115,13 @@ fn harness(words: &[&str]) -> Result<ExitCode> {
     }
     for program in programs {
         let report = match program {
-            "http" => http::measure(options)?,
-            "balance" => balance::measure(options)?,
-            "loss" => loss::measure(options)?,
-            "messages" => messages::measure(options)?,
-            "life" => life::measure(options)?,
-            "scale" => scale::measure(options)?,
-            _ => memory::measure(options)?,
+            "http" => http::measure(&options)?,
+            "balance" => balance::measure(&options)?,
+            "loss" => loss::measure(&options)?,
+            "messages" => messages::measure(&options)?,
+            "life" => life::measure(&options)?,
+            "scale" => scale::measure(&options)?,
+            _ => memory::measure(&options)?,
         };
         report.print();
     }

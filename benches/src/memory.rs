@@ -28,7 +28,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 const KINDS: [(&str, &[&str]); 3] =
     [("RSS", &["Rss:"]), ("PSS", &["Pss:"]), ("private", &["Private_Clean:", "Private_Dirty:"])];
 
-pub(crate) fn measure(options: Options) -> Result<Report> {
+pub(crate) fn measure(options: &Options) -> Result<Report> {
     let rounds = options.amount(3, 1);
     let mut report = Report::new(format!("Memory: idle, {WORKERS} workers, after {TOUCHES} requests each"));
     let example = example()?;
@@ -79,7 +79,7 @@ fn example() -> Result<Option<PathBuf>> {
     Ok(file.is_file().then_some(file))
 }
 
-fn one(report: &mut Report, options: Options, name: &str, mut system: System, address: SocketAddr) -> Result<()> {
+fn one(report: &mut Report, options: &Options, name: &str, mut system: System, address: SocketAddr) -> Result<()> {
     system.answers(address).context(name.to_owned())?;
     let leader = system.pid();
     let workers = match name.contains("threads") {
@@ -123,7 +123,7 @@ fn descriptors(pid: u32) -> Result<f64> {
 }
 
 /// Watches all processes of an idle cluster with strace, which tells each system call that ends.
-fn idle_calls(report: &mut Report, options: Options, example: Option<PathBuf>) -> Result<()> {
+fn idle_calls(report: &mut Report, options: &Options, example: Option<PathBuf>) -> Result<()> {
     let Some(strace) = find("strace") else {
         report.note("strace is not in PATH: system calls of an idle cluster were not counted");
         return Ok(());

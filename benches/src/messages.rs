@@ -76,7 +76,7 @@ struct Found {
 }
 
 /// Each round runs every system in every pinning once, in processes of its own.
-pub(crate) fn measure(options: Options) -> Result<Report> {
+pub(crate) fn measure(options: &Options) -> Result<Report> {
     let rounds = options.amount(5, 1);
     let budget = Duration::from_millis(options.amount(200, 60));
     let script = Script::new()?;
@@ -124,7 +124,7 @@ fn pinnings() -> Vec<(&'static str, Places)> {
 
 /// The lines of one run. `Ok(Err(..))`: it cannot run here, and why.
 fn run(
-    options: Options,
+    options: &Options,
     system: &Measured,
     script: Option<&Script>,
     orders: Orders,

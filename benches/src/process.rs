@@ -25,7 +25,7 @@ pub(crate) struct System {
 
 impl System {
     /// Starts this same file in a role; standard output is a pipe.
-    pub(crate) fn role(options: Options, words: &[&str]) -> Result<System> {
+    pub(crate) fn role(options: &Options, words: &[&str]) -> Result<System> {
         System::start(options, &mut System::command(words)?)
     }
 
@@ -38,11 +38,11 @@ impl System {
 
     /// Starts one more process of a system that already runs: its standard error is that system's.
     pub(crate) fn beside(words: &[&str]) -> Result<System> {
-        System::role(Options { quick: false, verbose: true }, words)
+        System::role(&Options { verbose: true, ..Options::default() }, words)
     }
 
     /// Starts a program; standard output is a pipe.
-    pub(crate) fn start(options: Options, command: &mut Command) -> Result<System> {
+    pub(crate) fn start(options: &Options, command: &mut Command) -> Result<System> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(if options.verbose { Stdio::inherit() } else { Stdio::null() });
         let child = command.spawn().with_context(|| format!("{command:?}"))?;

@@ -19,7 +19,7 @@ const KILLS: usize = 200;
 /// How long the idle cluster is watched.
 const IDLE: Duration = Duration::from_secs(5);
 
-pub(crate) fn measure(options: Options) -> Result<Report> {
+pub(crate) fn measure(options: &Options) -> Result<Report> {
     let workers = options.amount(1000, 100);
     let mut report = Report::new(format!("Scale: {workers} workers under one supervisor, {KILLS} kills"));
     let mut system = System::role(options, &["rclust-scale", &workers.to_string()])?;

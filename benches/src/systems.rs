@@ -20,7 +20,7 @@ pub(crate) enum Way {
 }
 
 /// All of them: a name, and how.
-pub(crate) const WAYS: [(&str, Way); 10] = [
+const WAYS: [(&str, Way); 10] = [
     ("rclust, balanced", Way::Ours("balanced")),
     ("rclust, round robin", Way::Ours("round_robin")),
     ("rclust, sticky", Way::Ours("sticky")),
@@ -40,8 +40,14 @@ pub(crate) struct Systems {
 }
 
 impl Systems {
-    pub(crate) fn new(options: Options) -> Result<Systems> {
-        Ok(Systems { options, node: Script::new("http", include_str!("http/node.js"))? })
+    pub(crate) fn new(options: &Options) -> Result<Systems> {
+        Ok(Systems { options: options.clone(), node: Script::new("http", include_str!("http/node.js"))? })
+    }
+
+    /// The rows that were asked for.
+    pub(crate) fn ways(&self) -> impl Iterator<Item = (&'static str, Way)> {
+        let only = &self.options.only;
+        WAYS.into_iter().filter(|(name, _)| only.is_empty() || only.iter().any(|part| name.contains(part)))
     }
 
     /// What the figures of node are figures of.
@@ -74,7 +80,7 @@ impl Systems {
         if let Some(notes) = notes {
             command.env(crate::served::NOTES, notes);
         }
-        let mut system = System::start(self.options, &mut command)?;
+        let mut system = System::start(&self.options, &mut command)?;
         system.answers(address)?;
         Ok(Some(system))
     }

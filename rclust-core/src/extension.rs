@@ -22,6 +22,7 @@ use crate::wire::control::ToSupervisor;
 
 /// The operating system's calls that extensions share with the core, so that there is one place for them.
 pub mod os {
+    pub use crate::sys::alarm::Alarm;
     pub use crate::sys::descriptors::{Received, receive_with, send_with, socket_pair};
     pub use crate::sys::memory::{Mapping, create as create_memory};
     pub use crate::sys::process::take_env;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
@@ -32,6 +33,12 @@ pub(crate) fn accept(listener: impl AsFd) -> Accepted {
         }
         Err(error) => classify(error),
     }
+}
+
+/// Whether a connection waits in the backlog. Where the system cannot say, one may.
+pub(crate) fn somebody_waits(socket: impl AsFd) -> bool {
+    let mut socket = [PollFd::new(&socket, PollFlags::IN)];
+    rustix::event::poll(&mut socket, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
 }
 
 /// `accept(2)`, ERRORS and NOTES: network errors of the new socket come out of `accept` and are to be treated like EAGAIN (a

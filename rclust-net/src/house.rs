@@ -1,7 +1,7 @@
 //! What the *net* thread knows: slots, listeners, and who has room.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -202,7 +202,7 @@ impl Bound {
 pub(crate) struct House {
     pub(crate) supervisor: Supervisor,
     pub(crate) slots: BTreeMap<u32, Slot>,
-    pub(crate) listeners: HashMap<u32, Bound>,
+    pub(crate) listeners: BTreeMap<u32, Bound>,
     next: u32,
     /// Workers that are about to be told to stop, when what they took has begun.
     pub(crate) draining: Vec<(WorkerId, oneshot::Sender<()>)>,
@@ -223,7 +223,7 @@ impl House {
         House {
             supervisor,
             slots: BTreeMap::new(),
-            listeners: HashMap::new(),
+            listeners: BTreeMap::new(),
             next: 0,
             draining: Vec::new(),
             quiet: None,
@@ -361,9 +361,7 @@ impl House {
 
     /// What every listener has done, in the order of their numbers.
     pub(crate) fn all_stats(&self) -> Vec<Stats> {
-        let mut listeners: Vec<_> = self.listeners.iter().collect();
-        listeners.sort_by_key(|(number, _)| **number);
-        listeners.into_iter().map(|(number, bound)| self.stats_of(*number, bound)).collect()
+        self.listeners.iter().map(|(number, bound)| self.stats_of(*number, bound)).collect()
     }
 
     fn stats_of(&self, number: u32, bound: &Bound) -> Stats {

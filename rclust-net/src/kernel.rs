@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rclust_core::extension::os;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
@@ -217,7 +216,7 @@ pub(crate) async fn run(house: Shared, number: u32, room: Rc<Notify>) {
 
 async fn hung_up(socket: &AsyncFd<Arc<OwnedFd>>) {
     // An error means that the runtime ends.
-    let _ = socket.ready(Interest::PRIORITY).await.map(|mut guard| guard.clear_ready());
+    let _ = socket.writable().await.map(|mut guard| guard.clear_ready());
 }
 
 /// Accepts from the queue of a slot that stays down, until it is not.

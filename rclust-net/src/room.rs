@@ -43,7 +43,7 @@ impl House {
     }
 
     /// The slots that may get a connection of this listener.
-    fn candidates(&self, number: u32) -> Vec<Candidate> {
+    pub(crate) fn candidates(&self, number: u32) -> Vec<Candidate> {
         self.listeners.get(&number).map_or_else(Vec::new, |bound| self.with_room(number, bound).collect())
     }
 
@@ -84,31 +84,29 @@ impl House {
             .fold((state.page.read_adopted(), 0), |(open, untaken), load| (open + load.open, untaken + load.untaken))
     }
 
-    /// Gives a connection to the slot that the policy picks; it comes back where nobody has room.
-    pub(crate) fn dispatch(&mut self, number: u32, mut connection: Connection) -> Result<(), Connection> {
-        loop {
-            let candidates = self.candidates(number);
-            let Some(bound) = self.listeners.get_mut(&number) else { return Err(connection) };
-            let arrival = Arrival { peer: connection.peer, key: connection.key };
-            let Intake::Handed { picker, .. } = &mut bound.intake else { return Err(connection) };
-            let Some(slot) = picker.pick(&arrival, &candidates) else { return Err(connection) };
-            let lane = bound.lanes.get_mut(&slot);
-            let Some(lane) = lane else { return Err(connection) };
-            let Some(queue) = &lane.queue else { return Err(connection) };
-            match queue.give(connection) {
-                Ok(()) => {
-                    lane.given();
-                    if !std::mem::replace(&mut self.watching, true) {
-                        self.watch.notify_one();
-                    }
-                    return Ok(());
-                }
-                Err(back) => {
-                    connection = back;
-                    lane.stuck = true;
-                }
-            }
+    /// Gives a connection to the candidate that the policy picks. It comes back where there is none, and where the one that was
+    /// picked is full in spite of its counters: it is no candidate from then on.
+    pub(crate) fn dispatch(
+        &mut self,
+        number: u32,
+        candidates: &[Candidate],
+        connection: Connection,
+    ) -> Result<(), Connection> {
+        let arrival = Arrival { peer: connection.peer, key: connection.key };
+        let Some(bound) = self.listeners.get_mut(&number) else { return Err(connection) };
+        let Intake::Handed { picker, .. } = &mut bound.intake else { return Err(connection) };
+        let Some(slot) = picker.pick(&arrival, candidates) else { return Err(connection) };
+        let Some(lane) = bound.lanes.get_mut(&slot) else { return Err(connection) };
+        let Some(queue) = &lane.queue else { return Err(connection) };
+        if let Err(back) = queue.give(connection) {
+            lane.stuck = true;
+            return Err(back);
         }
+        lane.given();
+        if !std::mem::replace(&mut self.watching, true) {
+            self.watch.notify_one();
+        }
+        Ok(())
     }
 
     /// What is to be done with a connection that was accepted.

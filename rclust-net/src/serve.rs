@@ -1,10 +1,10 @@
 //! The tasks of the *net* thread: one for each listener, and one that looks for stalled slots.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rclust_core::extension::os;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
@@ -78,7 +78,7 @@ pub(crate) async fn run(house: Shared, number: u32, socket: AsyncFd<OwnedFd>, ro
                         }
                         tokio::time::sleep(PAUSE).await;
                         // The system says "no descriptor left" before it looks whether somebody waits at all.
-                        if !somebody_waits(&socket) {
+                        if !accept::somebody_waits(&socket) {
                             if stopping {
                                 break;
                             }
@@ -108,7 +108,8 @@ fn next_step(house: &Shared, number: u32) -> Step {
     loop {
         let Some(bound) = own.listeners.get_mut(&number) else { return Step::End };
         let Some(connection) = bound.held.pop_front() else { break };
-        if let Err(connection) = own.dispatch(number, connection) {
+        let candidates = own.candidates(number);
+        if let Err(connection) = own.dispatch(number, &candidates, connection) {
             if let Some(bound) = own.listeners.get_mut(&number) {
                 bound.held.push_front(connection);
             }
@@ -123,8 +124,13 @@ fn next_step(house: &Shared, number: u32) -> Step {
 
 fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>) -> Turn {
     let mut own = house.borrow_mut();
-    for _ in 0..TURN {
-        if !own.has_candidate(number) {
+    for n in 0..TURN {
+        // An accept that finds nobody makes a file and an inode for nothing: asking first is cheaper.
+        if n > 0 && !accept::somebody_waits(socket) {
+            return Turn::Empty;
+        }
+        let candidates = own.candidates(number);
+        if candidates.is_empty() {
             return Turn::Full;
         }
         match accept::accept(socket.get_ref()) {
@@ -133,7 +139,7 @@ fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>) -> Turn {
                     tokio::task::spawn_local(peek::wait(house.clone(), number, connection, key));
                     continue;
                 }
-                if let Err(connection) = own.dispatch(number, connection) {
+                if let Err(connection) = own.dispatch(number, &candidates, connection) {
                     if let Some(bound) = own.listeners.get_mut(&number) {
                         bound.held.push_back(connection);
                     }
@@ -148,19 +154,15 @@ fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>) -> Turn {
     Turn::More
 }
 
-/// Whether a connection waits in the backlog. Where the system cannot say, one may.
-fn somebody_waits(socket: impl AsFd) -> bool {
-    let mut socket = [PollFd::new(&socket, PollFlags::IN)];
-    rustix::event::poll(&mut socket, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
-}
-
-/// Gives what a stalled slot has not taken to others. Has a timer only while something is untaken and others may take it.
+/// Gives what a stalled slot has not taken to others. Has a timer only while something is untaken and others may take it; one of its
+/// own, for connections come meanwhile, and each lets this thread go to sleep.
 pub(crate) async fn watch_stalls(house: Shared) {
     let wake = house.borrow().watch();
+    let mut alarm = os::Alarm::new();
     loop {
         let next = house.borrow_mut().look_for_stalls(Instant::now());
         match next {
-            Some(at) => tokio::time::sleep_until(at.into()).await,
+            Some(at) => alarm.sleep_until(at).await,
             None => wake.notified().await,
         }
     }

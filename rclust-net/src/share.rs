@@ -38,6 +38,8 @@ pub(crate) struct Share {
 struct Own {
     socket: Mutex<Arc<AsyncFd<OwnedFd>>>,
     most: u64,
+    /// One was accepted since the kernel last said that somebody waits: there may be no more.
+    drawn: AtomicBool,
     /// The tree stops: nothing comes but what the supervisor has accepted.
     quiet: AtomicBool,
 }
@@ -69,6 +71,7 @@ impl Share {
             Some(socket) => Some(Own {
                 socket: Mutex::new(Arc::new(os::register_readable(socket)?)),
                 most,
+                drawn: AtomicBool::new(false),
                 quiet: AtomicBool::new(false),
             }),
             None => None,
@@ -158,7 +161,11 @@ impl Share {
             };
             let Some(taking) = self.kept.taking() else { continue };
             // What waits is for those who live.
-            let Some(accepted) = self.here.while_alive(|| accept::accept(socket.get_ref())) else {
+            let accept = || match own.drawn.swap(true, Ordering::Relaxed) && !accept::somebody_waits(&*socket) {
+                true => Accepted::Nobody,
+                false => accept::accept(socket.get_ref()),
+            };
+            let Some(accepted) = self.here.while_alive(accept) else {
                 drop(guard);
                 return std::future::pending().await;
             };
@@ -167,7 +174,10 @@ impl Share {
                     return Ok((Taken::Connection(connection.socket, connection.peer), taking));
                 }
                 Accepted::ClientGone => {}
-                Accepted::Nobody => guard.clear_ready(),
+                Accepted::Nobody => {
+                    own.drawn.store(false, Ordering::Relaxed);
+                    guard.clear_ready();
+                }
                 // `accept(2)`: it does not listen. Another worker has shut it down, or the tree stops.
                 Accepted::Exhausted(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
                     drop(guard);

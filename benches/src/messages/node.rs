@@ -26,7 +26,7 @@ impl Script {
     }
 
     /// Starts it with one of node's serializations.
-    pub(super) fn start(&self, options: Options, serialization: &str, orders: Orders) -> Result<System> {
+    pub(super) fn start(&self, options: &Options, serialization: &str, orders: Orders) -> Result<System> {
         let text = |path: &Path| path.to_str().map(str::to_owned).context("a path that is no text");
         let mut words =
             vec!["pinned".to_owned(), orders.places.cpu(Side::Sender), text(&self.0.node)?, text(&self.0.file)?];

@@ -1,5 +1,6 @@
 //! Calls to the operating system. This folder holds the only `unsafe` of the crate; what it offers is safe to call.
 
+pub(crate) mod alarm;
 pub(crate) mod applied;
 pub(crate) mod descriptors;
 pub(crate) mod identity;

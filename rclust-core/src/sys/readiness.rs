@@ -29,11 +29,11 @@ pub fn register_readable<T: Owns>(fd: T) -> io::Result<AsyncFd<T>> {
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
-/// Registers a descriptor with the current runtime for its end alone (EPOLLHUP, which is always told): that it can be read wakes
-/// nobody. Wait by `ready(Interest::PRIORITY)`.
+/// Registers a listening socket with the current runtime for its end alone (EPOLLHUP, which is always told). It can never be written,
+/// and what a new client wakes (EPOLLIN and EPOLLPRI, in one) does not wake this. Wait by `writable()`.
 pub fn register_hangup<T: Owns>(fd: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: as in `register`.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::PRIORITY) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::WRITABLE) }?)
 }
 
 /// Registers a descriptor with the current runtime.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const AT_THE_LIMIT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Taker {
     queue: AsyncFd<OwnedFd>,
+    /// One was taken since the kernel last said that there is something: there may be no more.
+    drawn: AtomicBool,
     /// Closed for the moment of taking, so that there is room for the descriptor that comes.
     spare: Mutex<Option<OwnedFd>>,
     /// A connection of this worker was closed.
@@ -41,7 +44,7 @@ pub(crate) enum Taken {
 impl Taker {
     pub(crate) fn new(queue: OwnedFd) -> io::Result<Taker> {
         let spare = Mutex::new(spare(&queue).ok());
-        Ok(Taker { queue: os::register_readable(queue)?, spare, closed: Notify::new() })
+        Ok(Taker { queue: os::register_readable(queue)?, drawn: AtomicBool::new(false), spare, closed: Notify::new() })
     }
 
     /// Takes the next connection; calls `asked` where it finds a question instead.
@@ -56,7 +59,10 @@ impl Taker {
                 return std::future::pending().await;
             };
             match here.while_alive(|| self.take_now()) {
-                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.drawn.store(false, Ordering::Relaxed);
+                    guard.clear_ready();
+                }
                 Some(Ok(Taken::Question)) => asked(),
                 Some(other) => return Ok((other?, taking)),
                 // What is in the queue is its successor's.
@@ -66,6 +72,12 @@ impl Taker {
     }
 
     fn take_now(&self) -> io::Result<Taken> {
+        // Asking costs less than to let go of the spare descriptor and to get another one.
+        if self.drawn.swap(true, Ordering::Relaxed)
+            && rustix::io::ioctl_fionread(&self.queue).is_ok_and(|bytes| bytes == 0)
+        {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let mut held = self.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *held = None;
         let mut bytes = [0; note::LEN];
