@@ -155,6 +155,14 @@ fn any_main_may_call_boot() {
 fn a_body_that_returns_before_it_is_ready_is_a_failed_start() {
     let said = start(command(EMBEDDED).arg("returns-at-once")).end_with(1);
     assert!(said.contains("failed to start") && said.contains("serves until cx.shutdown()"), "{said}");
+    // A body has no line that brought the error: none of rclust's own is named in its place.
+    assert!(!said.contains("boot.rs"), "{said}");
+}
+
+#[test]
+fn an_exit_before_the_worker_is_ready_is_told_as_what_it_is() {
+    let said = start(command(EMBEDDED).arg("exits-at-once")).end_with(1);
+    assert!(said.contains("failed to start: it ended by itself before it was ready (normal)"), "{said}");
 }
 
 #[test]

@@ -205,6 +205,10 @@ fn sessions_survive_the_death_of_every_worker() {
     assert!(said.contains("no Redis answers at redis://127.0.0.1:1/") && said.contains("start one"), "{said}");
 
     let Some(redis) = redis() else {
+        assert!(
+            std::env::var_os("RCLUST_TESTS_REDIS").is_none(),
+            "RCLUST_TESTS_REDIS is set, and no redis-server is installed"
+        );
         println!("no redis-server is installed: the example `sessions` is not tested here");
         return;
     };

@@ -563,25 +563,69 @@ enum Untagged {
     Text(String),
 }
 
+/// The same, deep inside.
+#[derive(Debug, Serialize, Deserialize)]
+enum Hides {
+    Plain(u8),
+    Deep(Vec<Option<(u8, Untagged)>>),
+}
+
+struct Unread<M>(std::marker::PhantomData<M>);
+
+impl<M: cluster::Message> cluster::Worker for Unread<M> {
+    type Msg = M;
+    type Args = ();
+    async fn start((): (), _: &mut Context<Self>) -> cluster::Result<Self> {
+        Ok(Unread(std::marker::PhantomData))
+    }
+    async fn on_message(&mut self, _: M, _: &mut Context<Self>) -> cluster::Result<()> {
+        Err("nothing can be sent".into())
+    }
+}
+
+#[tokio::test]
+async fn a_message_type_that_no_process_could_decode_is_refused_at_the_start() {
+    let outer = testing::start(Supervisor::one_for_one().child(Child::<Unread<Untagged>>::new("never"))).await;
+    let inner = testing::start(Supervisor::one_for_one().child(Child::<Unread<Hides>>::new("never"))).await;
+    for refused in [outer, inner] {
+        let said = refused.unwrap_err().to_string();
+        assert!(said.contains("child `never`") && said.contains("`untagged`") && said.contains("as text"), "{said}");
+    }
+}
+
+/// Encodes, and refuses what it is given when it is decoded.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(try_from = "u64")]
+enum Refuses {
+    Number(u64),
+}
+
+impl TryFrom<u64> for Refuses {
+    type Error = String;
+    fn try_from(number: u64) -> Result<Refuses, String> {
+        Err(format!("{number} is not for me"))
+    }
+}
+
 struct Reader;
 
 impl cluster::Worker for Reader {
-    type Msg = Untagged;
+    type Msg = Refuses;
     type Args = ();
     async fn start((): (), _: &mut Context<Self>) -> cluster::Result<Self> {
         Ok(Reader)
     }
-    async fn on_message(&mut self, _: Untagged, _: &mut Context<Self>) -> cluster::Result<()> {
+    async fn on_message(&mut self, _: Refuses, _: &mut Context<Self>) -> cluster::Result<()> {
         Err("it was decoded".into())
     }
 }
 
 #[tokio::test]
-async fn a_message_that_processes_could_not_decode_is_a_dead_letter_here_too() {
+async fn a_message_that_cannot_be_decoded_is_a_dead_letter_here_too() {
     let cluster = up(Supervisor::one_for_one().child(Child::<Reader>::new("reader"))).await;
     let reader = cluster.worker::<Reader>("reader").unwrap();
-    reader.send(Untagged::Number(1)).await.unwrap();
-    reader.send(Untagged::Text("two".into())).await.unwrap();
+    reader.send(Refuses::Number(1)).await.unwrap();
+    reader.send(Refuses::Number(2)).await.unwrap();
     let mut letters = cluster.dead_letters();
     for _ in 0..2 {
         let dead = soon("a dead letter", letters.next()).await;

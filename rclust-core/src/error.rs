@@ -156,6 +156,18 @@ pub enum StartError {
         /// The listed types.
         listed: String,
     },
+    /// A child's messages or arguments could be sent and never be read.
+    #[error(
+        "child `{child}`: values of `{of}` can be encoded and never be decoded: something in it is read by its looks (serde's `untagged`, \
+         `tag`, `flatten`, or a value of any shape such as serde_json::Value), and the encoding does not describe itself. Write such enums \
+         plainly, and send values of any shape as text"
+    )]
+    Unreadable {
+        /// The child's path.
+        child: String,
+        /// The type.
+        of: &'static str,
+    },
     /// A child is set up in a way that only a process of its own can be, and this cluster's workers are threads
     /// (`cluster::testing`).
     #[error("{child} sets `{setting}`, which needs a process of its own: the workers of cluster::testing are threads")]
@@ -185,7 +197,7 @@ pub enum StartError {
     #[error(transparent)]
     WorkerCount(#[from] WorkerCountError),
     /// The first start of this child failed; what was up has been stopped.
-    #[error("child `{child}` failed to start: {reason}")]
+    #[error("child `{child}` failed to start: {}", unready(reason))]
     Child {
         /// The child's path.
         child: String,
@@ -516,6 +528,16 @@ pub enum RunError {
     Lost,
 }
 
+/// Why something did not become ready. An end that would be an orderly one later says of itself that it came too early.
+fn unready(reason: &ExitReason) -> String {
+    match reason {
+        ExitReason::Normal | ExitReason::Shutdown | ExitReason::ShutdownWith(_) => {
+            format!("it ended by itself before it was ready ({reason})")
+        }
+        _ => reason.to_string(),
+    }
+}
+
 pub(crate) fn gave_up(child: &str, give_up: &GiveUp) -> String {
     match give_up.within {
         Some(within) => format!(
@@ -524,7 +546,8 @@ pub(crate) fn gave_up(child: &str, give_up: &GiveUp) -> String {
         ),
         None => format!(
             "gave up: `{child}` failed to start {} times in a row; the last reason: {}",
-            give_up.restarts, give_up.reason
+            give_up.restarts,
+            unready(&give_up.reason)
         ),
     }
 }

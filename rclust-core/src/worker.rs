@@ -123,6 +123,8 @@ pub struct Role {
     pub(crate) takes: fn() -> &'static str,
     pub(crate) schema: fn() -> u64,
     pub(crate) args: fn() -> u64,
+    /// Which of the two can be sent and never be read.
+    pub(crate) unreadable: fn() -> Option<&'static str>,
     pub(crate) play: fn(Life) -> Pin<Box<dyn Future<Output = Ending>>>,
 }
 
@@ -137,8 +139,17 @@ impl Role {
             takes: type_name::<W::Msg>,
             schema: schema::of::<W::Msg>,
             args: schema::of::<W::Args>,
+            unreadable: unreadable::<W>,
             play: |life| Box::pin(work::play::<W>(life)),
         }
+    }
+}
+
+fn unreadable<W: Worker>() -> Option<&'static str> {
+    match (schema::asks_for_any::<W::Msg>(), schema::asks_for_any::<W::Args>()) {
+        (true, _) => Some(type_name::<W::Msg>()),
+        (false, true) => Some(type_name::<W::Args>()),
+        (false, false) => None,
     }
 }
 
@@ -152,7 +163,8 @@ impl std::fmt::Debug for Role {
 /// is `Debug`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the outcome of a worker's body, of a linked task or of `main`",
-    note = "return `()`, `ExitCode` or `cluster::Result<()>` (any `Result` whose error is `Debug`)"
+    note = "return `()`, `ExitCode` or `cluster::Result<()>` (any `Result` whose error is `Debug`)",
+    note = "what never ends returns `!`, which has no traits yet: put it into an `async fn` that returns `std::convert::Infallible`"
 )]
 pub trait Outcome {
     /// The exit code, and an error's text.

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 async fn body(way: String, cx: cluster::Context) -> cluster::Result<()> {
     match way.as_str() {
         "returns-at-once" => return Ok(()),
+        "exits-at-once" => std::process::exit(0),
         "fails-later" if cx.id().incarnation.0 > 1 && cx.slot() == 0 => return Err("no more".into()),
         _ => cx.ready(),
     }

@@ -147,6 +147,8 @@ async fn supervise() -> cluster::Result<()> {
         "env-mark" => one.child(hand(usual().env("RCLUST_WORKER_DEPTH", "1"))),
         "no-cpu" => one.child(hand(usual().cpus([]))),
         "cpu-beyond" => one.child(hand(usual().cpus([5000]))),
+        "cpu-none" => one.child(hand(usual().cpus([1023]))),
+        "argument-long" => one.child(hand(usual().argv(["x".repeat(200_000)]))),
         "cpu-missing" => one.child(hand(usual().cpus([0, 1023]))),
         "nice-beyond" => one.child(hand(usual().nice(20))),
         "files-beyond" => one.child(hand(usual().open_files(u64::MAX - 1))),

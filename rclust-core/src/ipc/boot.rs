@@ -1,5 +1,6 @@
 //! What a new process is told first, and what it checks before it believes it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -87,7 +88,12 @@ fn apply_settings(settings: &Applied) -> Result<(), String> {
         named(format_args!("nice({nice})"), applied::set_nice(nice))?;
     }
     if let Some(cpus) = cpus {
-        let usable = named(format_args!("cpus({cpus:?})"), applied::set_cpus(cpus))?;
+        let usable = match applied::set_cpus(cpus) {
+            // `sched_setaffinity(2)`: none of them is there, or none is allowed.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(BTreeSet::new()),
+            outcome => outcome,
+        };
+        let usable = named(format_args!("cpus({cpus:?})"), usable)?;
         if usable != *cpus {
             return Err(format!(
                 "cpus({cpus:?}): of these this machine or container lets it use only {usable:?}: name those"
@@ -95,7 +101,16 @@ fn apply_settings(settings: &Applied) -> Result<(), String> {
         }
     }
     if let Some(directory) = directory {
-        named(format_args!("directory({directory:?})"), applied::set_directory(directory))?;
+        let outcome = applied::set_directory(directory);
+        if let Err(error) = &outcome {
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                return Err(format!(
+                    "directory({directory:?}): the supervisor's user may not enter it, and it is entered before a change of user: let it, or \
+                     name another"
+                ));
+            }
+        }
+        named(format_args!("directory({directory:?})"), outcome)?;
     }
     if let Some(groups) = groups {
         named(format_args!("groups({groups:?})"), applied::set_groups(groups))?;

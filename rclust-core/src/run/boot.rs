@@ -1,5 +1,6 @@
 //! `boot`: which process is this, and which of two loops does it run?
 
+use std::fmt;
 use std::future::Future;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -524,6 +525,21 @@ fn block_on(runtime: &Runtime, life: Life, work: impl AsyncFnOnce(Life) -> Last)
     runtime.block_on(work).unwrap_or_else(|panic| Last { ending: panic.into(), code: None })
 }
 
+/// An error of this crate where no line of the program brought it: a place would be one in this file.
+struct Told(String);
+
+impl<E: std::error::Error> From<E> for Told {
+    fn from(error: E) -> Told {
+        Told(error.to_string())
+    }
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Runs the supervisor's body; its panic is exit code 101.
 fn run_body<O: Outcome>(home: &Home, runtime: &Runtime, body: impl Future<Output = O>) -> ExitCode {
     let body = async {
@@ -560,7 +576,7 @@ where
         run_body(home, runtime, async {
             let cluster = open::start(default_tree(&home.settings)?, vec![default_launch(&home.settings)]).await?;
             cluster.run().await?;
-            Result::<()>::Ok(())
+            Result::<(), Told>::Ok(())
         })
     }
 

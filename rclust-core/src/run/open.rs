@@ -143,6 +143,9 @@ pub(crate) fn check_child(
     };
     let Some(launch) = launch else { return Ok(()) };
     ground.check(path, launch)?;
+    if let Some(of) = (launch.role.unreadable)() {
+        return Err(StartError::Unreadable { child: path.to_owned(), of });
+    }
     match &launch.args {
         Args::Same(Err(error)) if !launch.template => {
             Err(StartError::Args { child: path.to_owned(), error: error.clone() })

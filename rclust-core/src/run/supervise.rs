@@ -389,6 +389,13 @@ impl Supervise {
                     self.kill(worker);
                 }
             }
+            Err(error) if error.kind() == io::ErrorKind::ArgumentListTooLong => {
+                let text = format!(
+                    "{error}: its arguments and environment are more than the system lets a process have (`getconf ARG_MAX`; one of them \
+                     128 KiB): send them in a message, or write a file"
+                );
+                self.gone(worker, ExitReason::Spawn(text));
+            }
             Err(error) => self.gone(worker, ExitReason::Spawn(error.to_string())),
         }
     }

@@ -78,36 +78,63 @@ pub(crate) struct Traced {
 ///
 /// # Errors
 /// See [`Untraceable`].
+#[cfg(test)]
 pub(crate) fn fingerprint<T: DeserializeOwned>() -> Result<Fingerprint, Untraceable> {
     trace::<T>().map(|traced| traced.fingerprint)
 }
 
 /// The fingerprint of `T`, and what is to be said of it.
+#[cfg(test)]
 pub(crate) fn trace<T: DeserializeOwned>() -> Result<Traced, Untraceable> {
-    let tracer = payload::tracing(|| {
+    seen(&traced::<T>())
+}
+
+fn traced<T: DeserializeOwned>() -> Tracer {
+    payload::tracing(|| {
         let mut tracer = Tracer::new();
         probe::explore::<T>(&mut tracer);
         tracer
-    });
+    })
+}
+
+fn seen(tracer: &Tracer) -> Result<Traced, Untraceable> {
     match tracer.root() {
         None | Some(Kind::Any | Kind::Identifier | Kind::Ignored | Kind::Nothing) => Err(Untraceable),
         Some(_) => {
-            let (value, unseen) = hash::of(&tracer);
+            let (value, unseen) = hash::of(tracer);
             Ok(Traced { fingerprint: Fingerprint(value), unseen, visits: tracer.visits })
         }
     }
 }
 
-/// The fingerprint of a message type as lanes compare it: traced once in a process and kept. What cannot be traced is known by
-/// the name that the compiler gives it.
-pub(crate) fn of<M: DeserializeOwned + 'static>() -> u64 {
-    static KNOWN: RwLock<BTreeMap<TypeId, u64>> = RwLock::new(BTreeMap::new());
+/// What a process knows of a message type, traced once and kept.
+#[derive(Clone, Copy)]
+struct Known {
+    fingerprint: u64,
+    asks_for_any: bool,
+}
+
+fn known<M: DeserializeOwned + 'static>() -> Known {
+    static KNOWN: RwLock<BTreeMap<TypeId, Known>> = RwLock::new(BTreeMap::new());
     if let Some(known) = KNOWN.read().get(&TypeId::of::<M>()) {
         return *known;
     }
-    let traced = fingerprint::<M>().map_or_else(|_| hash::Fnv::new().text(type_name::<M>()).end(), |traced| traced.0);
-    KNOWN.write().insert(TypeId::of::<M>(), traced);
-    traced
+    let tracer = traced::<M>();
+    let by_name = |_| hash::Fnv::new().text(type_name::<M>()).end();
+    let fingerprint = seen(&tracer).map_or_else(by_name, |traced| traced.fingerprint.0);
+    let known = Known { fingerprint, asks_for_any: tracer.asks_for_any() };
+    KNOWN.write().insert(TypeId::of::<M>(), known);
+    known
+}
+
+/// The fingerprint of a message type as lanes compare it. What cannot be traced is known by the name that the compiler gives it.
+pub(crate) fn of<M: DeserializeOwned + 'static>() -> u64 {
+    known::<M>().fingerprint
+}
+
+/// Whether the type, or something in it, asks for whatever may come: its messages could be sent, and never be read.
+pub(crate) fn asks_for_any<M: DeserializeOwned + 'static>() -> bool {
+    known::<M>().asks_for_any
 }
 
 /// Called by the `Deserialize` of our own types in place of reading, when [`payload::is_tracing`]: they are known by name and by

@@ -171,6 +171,11 @@ impl Tracer {
         self.nodes[0].arms[0].slots[0].node.map(|node| self.nodes[node].kind)
     }
 
+    /// Whether the type, or something in it, asks for whatever may come.
+    pub(super) fn asks_for_any(&self) -> bool {
+        self.nodes.iter().any(|node| node.kind == Kind::Any)
+    }
+
     pub(super) fn arm(&self, at: Step) -> &Arm {
         &self.nodes[at.node].arms[at.arm]
     }
