@@ -28,6 +28,7 @@ mod drain;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod give_way;
 mod handoff;
 mod house;
 mod inherited;

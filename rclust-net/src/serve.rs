@@ -9,6 +9,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use crate::accept::{self, Accepted};
+use crate::give_way::GiveWay;
 use crate::house::Shared;
 use crate::peek;
 
@@ -44,7 +45,7 @@ enum Turn {
 
 /// Accepts for one listener and gives what is held, until the listener is gone.
 pub(crate) async fn run(house: Shared, number: u32, socket: AsyncFd<OwnedFd>, room: Rc<Notify>) {
-    let mut complained: Option<Instant> = None;
+    let (mut complained, mut way) = (None::<Instant>, GiveWay::default());
     loop {
         match next_step(&house, number) {
             Step::End => return,
@@ -61,7 +62,7 @@ pub(crate) async fn run(house: Shared, number: u32, socket: AsyncFd<OwnedFd>, ro
                     // Something was given back, or the stop began, or the listener is gone.
                     () = room.notified() => continue,
                 };
-                match accept_turn(&house, number, &socket) {
+                match accept_turn(&house, number, &socket, &mut way) {
                     Turn::Full => {}
                     Turn::More => tokio::task::yield_now().await,
                     Turn::Empty if stopping => break,
@@ -122,11 +123,11 @@ fn next_step(house: &Shared, number: u32) -> Step {
     if own.somebody_has_room(number) { Step::Accept } else { Step::WaitForRoom }
 }
 
-fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>) -> Turn {
+fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>, way: &mut GiveWay) -> Turn {
     let mut own = house.borrow_mut();
     for n in 0..TURN {
         // An accept that finds nobody makes a file and an inode for nothing: asking first is cheaper.
-        if n > 0 && !accept::somebody_waits(socket) {
+        if n > 0 && !accept::somebody_waits(socket) && !(give_way(way) && accept::somebody_waits(socket)) {
             return Turn::Empty;
         }
         let candidates = own.candidates(number);
@@ -135,6 +136,7 @@ fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>) -> Turn {
         }
         match accept::accept(socket.get_ref()) {
             Accepted::Connection(mut connection) => {
+                way.came();
                 if let Some(key) = own.accepted(number, &mut connection) {
                     tokio::task::spawn_local(peek::wait(house.clone(), number, connection, key));
                     continue;
@@ -152,6 +154,17 @@ fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>) -> Turn {
         }
     }
     Turn::More
+}
+
+/// Lets others run before this thread goes to sleep. `true`: some may have.
+fn give_way(way: &mut GiveWay) -> bool {
+    let began = Instant::now();
+    let may = way.may(began);
+    if may {
+        std::thread::yield_now();
+        way.tried(began.elapsed());
+    }
+    may
 }
 
 /// Gives what a stalled slot has not taken to others. Has a timer only while something is untaken and others may take it; one of its
