@@ -10,6 +10,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::process::{self, free_address};
 use crate::report::Report;
+use crate::served::Notes;
 use crate::systems::{Systems, Way};
 use crate::{Options, load};
 
@@ -55,8 +56,11 @@ struct Loss {
 }
 
 fn storm(systems: &Systems, way: Way, workers: usize, path: &'static str, kills: u32) -> Result<Option<Loss>> {
-    let notes = rustix::fs::memfd_create("notes", MemfdFlags::CLOEXEC)?;
-    let notes_path = format!("/proc/{}/fd/{}", std::process::id(), notes.as_raw_fd());
+    let (notes, memory) = Notes::create()?;
+    let file = rustix::fs::memfd_create("notes", MemfdFlags::CLOEXEC)?;
+    let of_node = matches!(way, Way::Node);
+    let number = if of_node { file.as_raw_fd() } else { memory.as_raw_fd() };
+    let notes_path = format!("/proc/{}/fd/{number}", std::process::id());
     let address = free_address()?;
     let Some(system) = systems.start(way, address, workers, Some(&notes_path))? else { return Ok(None) };
     let target = load::Target::new(address, matches!(way, Way::Ours("sticky")));
@@ -74,10 +78,15 @@ fn storm(systems: &Systems, way: Way, workers: usize, path: &'static str, kills:
     let tally = load::storm::run(target, LOOPS, path, PAUSE, kills, kill)?;
     drop(system);
     let mut noted: HashMap<u16, u64> = HashMap::new();
-    let mut bytes = Vec::new();
-    std::fs::File::open(&notes_path)?.read_to_end(&mut bytes)?;
-    for port in bytes.chunks_exact(2) {
-        *noted.entry(u16::from_ne_bytes([port[0], port[1]])).or_default() += 1;
+    let ports = if of_node {
+        let mut bytes = Vec::new();
+        std::fs::File::open(&notes_path)?.read_to_end(&mut bytes)?;
+        bytes.chunks_exact(2).map(|port| u16::from_ne_bytes([port[0], port[1]])).collect()
+    } else {
+        notes.ports()?
+    };
+    for port in ports {
+        *noted.entry(port).or_default() += 1;
     }
     // A port that connected more often than it was noted.
     let unnoted = |(port, count): (&u16, &u64)| count.saturating_sub(noted.get(port).copied().unwrap_or(0));

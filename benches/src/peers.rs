@@ -122,7 +122,7 @@ async fn accept(listener: TcpListener) -> Result<()> {
     let (listener, notes) = (tokio::net::TcpListener::from_std(listener)?, Notes::open()?);
     loop {
         let (stream, peer) = listener.accept().await?;
-        notes.note(peer)?;
+        notes.note(peer);
         served::serve(stream, served::HELLO);
     }
 }
@@ -154,7 +154,7 @@ async fn take(link: UnixStream) -> Result<()> {
         let stream = tokio::net::TcpStream::from_std(socket.into())?;
         if notes.wanted() {
             // A client that has left has no address.
-            let _ = stream.peer_addr().and_then(|peer| notes.note(peer));
+            let _ = stream.peer_addr().map(|peer| notes.note(peer));
         }
         served::serve(stream, served::HELLO);
     }

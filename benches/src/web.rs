@@ -40,7 +40,7 @@ async fn serve(cx: Context, dispatch: net::Dispatch, address: SocketAddr) -> Res
     let serving = async {
         loop {
             let (stream, peer) = listener.accept().await?;
-            notes.note(peer)?;
+            notes.note(peer);
             served::serve(stream, served::HELLO);
         }
     };

@@ -18,8 +18,8 @@ use crate::wire::schema;
 
 /// What can travel between processes: any serde type that owns its data. Implemented for all of them.
 ///
-/// postcard encodes it; what that refuses (untagged and internally tagged enums, `flatten`, `serde_json::Value`) fails when
-/// it is encoded or decoded. Give byte fields `serde_bytes`: they decode some 26 times faster.
+/// postcard encodes it; what that refuses (untagged and internally tagged enums, `flatten`, `serde_json::Value`) is refused
+/// when the tree starts, as far as it can be traced, and else when it is encoded or decoded. Give byte fields `serde_bytes`: they decode some 26 times faster.
 pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Message for T {}
