@@ -8,6 +8,7 @@ use crate::id::Slot;
 use crate::mailbox::beside::{Body, Tag};
 use crate::mailbox::endpoint::Endpoint;
 use crate::mailbox::lane::Lane;
+use crate::mailbox::linger;
 use crate::mailbox::pending::Outcome;
 use crate::mailbox::ring::{Corrupt, kind};
 use crate::mailbox::sender;
@@ -65,35 +66,33 @@ impl Endpoint {
         Ok(false)
     }
 
-    /// Waits a moment, awake, for an answer in this lane, until `come` says that it has come. What else comes is settled too.
+    /// Waits a moment for an answer in this lane, until `come` says that it has come. What else comes is settled too.
     ///
     /// # Cancel safety
-    /// Dropped before completion, the answer comes as if nobody had waited awake.
+    /// Dropped before completion, the answer comes as if nobody had waited awake. Nor does it matter when it is polled again, if ever: a
+    /// lane is awake only while this runs.
     pub(crate) async fn linger_for_answer(self: &Arc<Self>, lane: &Arc<Lane>, mut come: impl FnMut() -> bool) {
-        /// Announces sleep again, also when this is given up in between, and settles what came before that.
-        struct Asleep<'a>(&'a Arc<Endpoint>, &'a Arc<Lane>);
-        impl Drop for Asleep<'_> {
-            fn drop(&mut self) {
-                // A ring that is corrupt is found by the bell's task.
-                while matches!(self.0.take_answers(self.1), Ok(false)) {}
-                self.1.lingering.store(false, Ordering::Release);
-            }
-        }
+        lane.luck.linger_for_answer(|| self.look_for_answer(lane, &mut come)).await;
+    }
+
+    /// Looks for it, awake, for some microseconds.
+    fn look_for_answer(self: &Arc<Self>, lane: &Lane, mut come: impl FnMut() -> bool) -> bool {
         if lane.lingering.swap(true, Ordering::AcqRel) {
-            return;
+            // Another thread does.
+            return come();
         }
         lane.answers.lock().stay_awake();
-        let asleep = Asleep(self, lane);
-        let look = || {
-            if lane.answers.lock().is_empty() {
-                return come();
+        let found = linger::look(|| {
+            if !lane.answers.lock().is_empty() {
+                let _ = self.take_answers(lane);
+                lane.answers.lock().stay_awake();
             }
-            let _ = self.take_answers(lane);
-            lane.answers.lock().stay_awake();
             come()
-        };
-        lane.luck.linger_for_answer(look).await;
-        drop(asleep);
+        });
+        // Announces sleep again, and settles what came before that. A ring that is corrupt is found by the bell's task.
+        while matches!(self.take_answers(lane), Ok(false)) {}
+        lane.lingering.store(false, Ordering::Release);
+        found || come()
     }
 
     /// Hands an answer to its asker, with what is beside it.

@@ -247,7 +247,7 @@ pub(crate) struct Lane {
     pub(crate) asks: Semaphore,
     /// Whether answers come soon.
     pub(crate) luck: Luck,
-    /// Whether somebody waits awake for them: one does it for all.
+    /// Whether a thread looks for them, awake: one does it for all.
     pub(crate) lingering: AtomicBool,
     answered: AtomicU64,
 }

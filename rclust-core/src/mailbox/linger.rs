@@ -15,6 +15,9 @@ const LIMIT: Duration = Duration::from_micros(10);
 /// both are awake from then on.
 const ANSWER: Duration = Duration::from_micros(100);
 
+/// How long it holds its thread for that at a time.
+const MOMENT: Duration = Duration::from_micros(5);
+
 /// Pauses between two looks: every look takes the cache line from the process that writes there.
 const PAUSES: u32 = 24;
 
@@ -69,31 +72,42 @@ impl Luck {
         found
     }
 
-    /// The same for an answer: in between, other tasks of this thread and other processes have their turn.
+    /// Looks again and again for an answer; in between, other tasks of this thread and other processes have their turn.
     ///
     /// # Cancel safety
     /// Dropped before completion, it was in vain.
-    pub(crate) async fn linger_for_answer(&self, mut found: impl FnMut() -> bool) -> bool {
+    pub(crate) async fn linger_for_answer(&self, mut look: impl FnMut() -> bool) -> bool {
         if !self.is_good() {
             return false;
         }
         let begun = Instant::now();
         let found = loop {
-            std::thread::yield_now();
-            if found() {
+            if look() {
                 break true;
             }
             if begun.elapsed() >= ANSWER {
                 break false;
             }
-            pause();
-            if found() {
-                break true;
-            }
             tokio::task::yield_now().await;
         };
         self.learn(found);
         found
+    }
+}
+
+/// Looks for a moment, holding its thread.
+pub(crate) fn look(mut found: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    // On one core this runs the process that is waited for.
+    std::thread::yield_now();
+    loop {
+        if found() {
+            return true;
+        }
+        if begun.elapsed() >= MOMENT {
+            return false;
+        }
+        pause();
     }
 }
 
