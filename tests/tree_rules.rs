@@ -305,6 +305,27 @@ fn who_leaves_before_a_reload_has_made_it_current_leaves_then() {
 }
 
 #[test]
+fn both_of_a_reload_may_leave_and_each_is_asked() {
+    for old_first in [true, false] {
+        let mut s = Script::one_for_one().child("a", Permanent).started();
+        let (slot, old) = (s.slot("a"), s.worker("a"));
+        s.calls(Request::Reload { slot, surge: 1 }).expect(&["start a"]);
+        let next = WorkerId { incarnation: Incarnation(2), ..old };
+        for worker in if old_first { [old, next] } else { [next, old] } {
+            s.happens(Event::Leave { worker });
+        }
+        s.expect(&["stop a"]).ready("a").expect(&["retire a", "stop a"]);
+    }
+    // It dies of it before the other one is ready: that one takes its place, and leaves then.
+    let mut s = Script::one_for_one().child("a", Permanent).started();
+    let (slot, old) = (s.slot("a"), s.worker("a"));
+    s.calls(Request::Reload { slot, surge: 1 }).expect(&["start a"]);
+    s.happens(Event::Leave { worker: WorkerId { incarnation: Incarnation(2), ..old } });
+    s.model.exits(old, error());
+    s.expect_nothing().ready("a").expect(&["stop a"]);
+}
+
+#[test]
 fn who_leaves_before_it_is_ready_is_asked_by_the_stop_that_waited_for_it() {
     let mut s = Script::pool(1).started();
     let pool = s.slot("web");

@@ -11,7 +11,7 @@ use super::event::Action;
 use super::machine::{Timer, Tree};
 use super::plan::Shutdown;
 use crate::exit::StopReason;
-use crate::id::{Slot, WorkerId};
+use crate::id::{Incarnation, Slot, WorkerId};
 
 /// What a child has that is otherwise killed without being asked: it asked for its end itself.
 const UNSAID: Duration = Duration::from_secs(5);
@@ -21,9 +21,11 @@ impl Tree {
     pub(super) fn on_leave(&mut self, worker: WorkerId) {
         let Some(child) = self.children.get_mut(&worker.slot) else { return };
         // A reload's next one leaves when it is the current one, and ready.
-        let next = child.reload.as_ref().and_then(|reload| reload.next);
-        let is_there = child.current == worker.incarnation || next == Some(worker.incarnation);
-        if child.node.is_some() || !is_there || child.goes().is_some() {
+        if let Some(reload) = child.reload.as_mut().filter(|reload| reload.next == Some(worker.incarnation)) {
+            reload.leaves = true;
+            return;
+        }
+        if child.node.is_some() || child.current != worker.incarnation || child.goes().is_some() {
             return;
         }
         child.leaving = Some(Leaving { incarnation: worker.incarnation, asked: false, killed: false });
@@ -62,6 +64,12 @@ impl Tree {
 }
 
 impl Child {
+    /// A reload's next incarnation is the current one from now on.
+    pub(super) fn succeed(&mut self, incarnation: Incarnation, leaves: bool) {
+        self.current = incarnation;
+        self.leaving = leaves.then_some(Leaving { incarnation, asked: false, killed: false });
+    }
+
     /// What its current incarnation has said of going.
     pub(super) fn goes(&self) -> Option<Leaving> {
         self.leaving.filter(|leaving| leaving.incarnation == self.current)

@@ -20,6 +20,8 @@ pub(super) struct Reload {
     owner: Owner,
     /// The incarnation that is being started; `None`: it waits until the retired one is gone.
     pub(super) next: Option<Incarnation>,
+    /// That one wants to leave, when it is the current one.
+    pub(super) leaves: bool,
     timed_out: bool,
 }
 
@@ -85,7 +87,7 @@ impl Tree {
             Life::Up if stopping => Refusal::Stopping,
             Life::Up if child.reload.is_some() => return child.reload_next.push_back(owner),
             Life::Up => {
-                child.reload = Some(Reload { owner, next: None, timed_out: false });
+                child.reload = Some(Reload { owner, next: None, leaves: false, timed_out: false });
                 match self.retired.contains_key(&slot) {
                     true if self.timers.is_set(slot, Timer::Retired) => {}
                     true => self.kill_retired(slot),
@@ -130,13 +132,13 @@ impl Tree {
         let slot = worker.slot;
         let now = self.now;
         let Some(child) = self.children.get_mut(&slot) else { return };
-        let Some(Reload { owner, next: Some(next), timed_out: false }) = child.reload else { return };
+        let Some(Reload { owner, next: Some(next), leaves, timed_out: false }) = child.reload else { return };
         if next != worker.incarnation || !matches!(child.life, Life::Up) {
             return;
         }
         let (old, was_killed) = (child.worker(), child.was_killed());
         child.reload = None;
-        child.current = next;
+        child.succeed(next, leaves);
         child.up_since = now;
         child.failures = 0;
         let deadline = match child.plan.shutdown {
@@ -161,7 +163,7 @@ impl Tree {
     pub(super) fn next_failed(&mut self, worker: WorkerId, reason: ExitReason) {
         let slot = worker.slot;
         let Some(child) = self.children.get_mut(&slot) else { return };
-        let Some(Reload { owner, next: Some(next), timed_out }) = child.reload else { return };
+        let Some(Reload { owner, next: Some(next), timed_out, .. }) = child.reload else { return };
         if next != worker.incarnation {
             return;
         }
@@ -185,14 +187,14 @@ impl Tree {
     /// is asked and nothing counted; should it fail, that is a failed restart. `false`: none is starting.
     pub(super) fn takeover(&mut self, slot: Slot, reason: &ExitReason) -> bool {
         let Some(child) = self.children.get_mut(&slot) else { return false };
-        let Some(Reload { owner, next, timed_out }) = child.reload.take() else { return false };
+        let Some(Reload { owner, next, leaves, timed_out }) = child.reload.take() else { return false };
         let Some(next) = next else {
             self.reload_over(owner, Outcome::Skipped(Refusal::Restarting));
             return false;
         };
         self.note_end(slot, reason, Ending::Died);
         let Some(child) = self.children.get_mut(&slot) else { return false };
-        child.current = next;
+        child.succeed(next, leaves);
         child.restarts += 1;
         child.life = Life::Starting { why: StartWhy::Takeover(owner), timed_out };
         if let Some(at) = self.timers.clear(slot, Timer::Next) {
@@ -205,7 +207,7 @@ impl Tree {
     /// Gives a replacement up that is no longer wanted. Until its process is gone it counts as a retired one.
     pub(super) fn cancel_reload(&mut self, slot: Slot, refusal: Refusal) {
         let Some(child) = self.children.get_mut(&slot) else { return };
-        let Some(Reload { owner, next, timed_out }) = child.reload.take() else { return };
+        let Some(Reload { owner, next, timed_out, .. }) = child.reload.take() else { return };
         self.timers.clear(slot, Timer::Next);
         if let Some(incarnation) = next {
             self.retired.insert(slot, Retired { incarnation, killed: timed_out, how: Ending::Cancelled });
