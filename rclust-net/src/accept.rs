@@ -41,6 +41,12 @@ pub(crate) fn somebody_waits(socket: impl AsFd) -> bool {
     rustix::event::poll(&mut socket, Some(&Timespec::default())).map_or(true, |ready| ready > 0)
 }
 
+/// Whether a listening socket was shut down. A Unix one says so by nothing else: it still "listens", and nobody ever waits.
+pub(crate) fn is_shut_down(socket: impl AsFd) -> bool {
+    let mut socket = [PollFd::new(&socket, PollFlags::IN)];
+    rustix::event::poll(&mut socket, Some(&Timespec::default())).is_ok() && socket[0].revents().contains(PollFlags::HUP)
+}
+
 /// `accept(2)`, ERRORS and NOTES: network errors of the new socket come out of `accept` and are to be treated like EAGAIN (a
 /// firewall's EPERM too); of all else nobody knows how long it lasts, and a pause keeps it from becoming a spin.
 fn classify(error: Errno) -> Accepted {

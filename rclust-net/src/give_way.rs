@@ -37,6 +37,12 @@ impl GiveWay {
 
     /// Nobody waits any more: whether it is worth a try.
     pub(crate) fn may(&mut self, now: Instant) -> bool {
+        self.judge(now);
+        self.after.is_none_or(|(at, _)| now >= at)
+    }
+
+    /// Judges the last try by what has come since.
+    pub(crate) fn judge(&mut self, now: Instant) {
         if let Some(took) = self.took.take() {
             let paid = took <= LONG.max(EACH.saturating_mul(self.came));
             let last = self.after.map(|(_, pause)| pause);
@@ -45,7 +51,6 @@ impl GiveWay {
                 (now + pause, pause)
             });
         }
-        self.after.is_none_or(|(at, _)| now >= at)
     }
 
     /// It was tried.

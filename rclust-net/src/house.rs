@@ -54,8 +54,9 @@ pub(crate) struct Lane {
     pub(crate) total: u64,
     /// How often the current worker has bound it: it has dropped its share when it has dropped each.
     pub(crate) binds: u32,
-    /// The kernel said full where the counters said room (a worker lies): until it is heard of again.
-    pub(crate) stuck: bool,
+    /// Since when it is given nothing, because the kernel said no where the counters said room (a worker lies, or the system is short of
+    /// memory): until it is heard of again, or a while later where nothing is in its queue.
+    pub(crate) stuck: Option<Instant>,
     pub(crate) stall: Stall,
     /// How many connections its worker wants at most.
     pub(crate) most: u64,
@@ -63,7 +64,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new(queue: Option<Queue>) -> Lane {
-        Lane { queue, handed: 0, total: 0, binds: 0, stuck: false, stall: Stall::default(), most: u64::MAX }
+        Lane { queue, handed: 0, total: 0, binds: 0, stuck: None, stall: Stall::default(), most: u64::MAX }
     }
 
     /// What the kernel knows of its queue: untaken and taken.
@@ -103,7 +104,7 @@ impl Lane {
     fn reset(&mut self) {
         self.handed = 0;
         self.binds = 0;
-        self.stuck = false;
+        self.stuck = None;
         self.stall = Stall::default();
     }
 

@@ -172,7 +172,7 @@ impl Kernel {
 
 /// Whether a socket (still) listens.
 pub(crate) fn listens(socket: &OwnedFd) -> bool {
-    socket2::SockRef::from(socket).is_listener().unwrap_or(false)
+    socket2::SockRef::from(socket).is_listener().unwrap_or(false) && !accept::is_shut_down(socket)
 }
 
 /// Looks after a listener's sockets until it is gone.

@@ -20,7 +20,7 @@ impl House {
         let page = self.slots.get(&worker.slot.0).filter(|slot| slot.current == worker).map(|slot| &slot.page);
         for bound in self.listeners.values_mut() {
             if let Some((lane, page)) = bound.lanes.get_mut(&worker.slot.0).zip(page) {
-                lane.stuck = false;
+                lane.stuck = None;
                 if lane.stall.is_away() {
                     // If it was something else that it told us, it is still to tell when it reads the question.
                     page.want();
@@ -55,7 +55,7 @@ impl House {
     fn with_room<'a>(&'a self, number: u32, bound: &'a Bound) -> impl Iterator<Item = Candidate> + 'a {
         let in_all: u64 = if bound.most == u64::MAX { 0 } else { self.in_all(number, bound) };
         let lanes = bound.lanes.iter().filter(move |_| in_all < bound.most);
-        lanes.filter(|(_, lane)| !lane.stuck && !lane.stall.is_away()).filter_map(move |(slot, lane)| {
+        lanes.filter(|(_, lane)| lane.stuck.is_none() && !lane.stall.is_away()).filter_map(move |(slot, lane)| {
             let state = self.slots.get(slot).filter(|state| state.ready)?;
             let own = lane.load(state.page.read(number));
             if own.untaken >= UNTAKEN || own.untaken + own.open >= lane.most {
@@ -99,14 +99,23 @@ impl House {
         let Some(lane) = bound.lanes.get_mut(&slot) else { return Err(connection) };
         let Some(queue) = &lane.queue else { return Err(connection) };
         if let Err(back) = queue.give(connection) {
-            lane.stuck = true;
+            lane.stuck = Some(Instant::now());
+            // Whoever takes something tells it; of an empty queue nobody will.
+            if let Some(state) = self.slots.get(&slot) {
+                state.page.want();
+            }
+            self.watch_slots();
             return Err(back);
         }
         lane.given();
+        self.watch_slots();
+        Ok(())
+    }
+
+    fn watch_slots(&mut self) {
         if !std::mem::replace(&mut self.watching, true) {
             self.watch.notify_one();
         }
-        Ok(())
     }
 
     /// What is to be done with a connection that was accepted.
@@ -174,6 +183,16 @@ impl House {
         let (mut next, mut stalled) = (None, Vec::new());
         for (number, bound) in &mut self.listeners {
             for (slot, lane) in &mut bound.lanes {
+                match lane.stuck {
+                    Some(since) if now < since + LIMIT => {
+                        next = Some(next.map_or(since + LIMIT, |next: Instant| next.min(since + LIMIT)));
+                    }
+                    Some(_) if lane.counted().0 == 0 => {
+                        lane.stuck = None;
+                        bound.room.notify_one();
+                    }
+                    _ => {}
+                }
                 // Of those that are not ready it has been read back.
                 if !lane.stall.is_waited_for() || self.slots.get(slot).is_none_or(|state| !state.ready) {
                     continue;

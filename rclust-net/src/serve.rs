@@ -16,6 +16,9 @@ use crate::peek;
 /// Connections accepted before others have a turn.
 const TURN: usize = 32;
 
+/// How long others are let run in one turn, in sum: other listeners wait for it.
+const WAY: Duration = Duration::from_millis(1);
+
 /// The pause after an accept for which the system had no descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -125,10 +128,22 @@ fn next_step(house: &Shared, number: u32) -> Step {
 
 fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>, way: &mut GiveWay) -> Turn {
     let mut own = house.borrow_mut();
+    let mut given_away = Duration::ZERO;
     for n in 0..TURN {
         // An accept that finds nobody makes a file and an inode for nothing: asking first is cheaper.
-        if n > 0 && !accept::somebody_waits(socket) && !(give_way(way) && accept::somebody_waits(socket)) {
-            return Turn::Empty;
+        if n > 0 && !accept::somebody_waits(socket) {
+            let began = Instant::now();
+            if given_away > WAY || !way.may(began) {
+                return Turn::Empty;
+            }
+            std::thread::yield_now();
+            let took = began.elapsed();
+            given_away += took;
+            way.tried(took);
+            if !accept::somebody_waits(socket) {
+                way.judge(Instant::now());
+                return Turn::Empty;
+            }
         }
         let candidates = own.candidates(number);
         if candidates.is_empty() {
@@ -154,17 +169,6 @@ fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>, way: &mut
         }
     }
     Turn::More
-}
-
-/// Lets others run before this thread goes to sleep. `true`: some may have.
-fn give_way(way: &mut GiveWay) -> bool {
-    let began = Instant::now();
-    let may = way.may(began);
-    if may {
-        std::thread::yield_now();
-        way.tried(began.elapsed());
-    }
-    may
 }
 
 /// Gives what a stalled slot has not taken to others. Has a timer only while something is untaken and others may take it; one of its

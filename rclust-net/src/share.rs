@@ -174,6 +174,11 @@ impl Share {
                     return Ok((Taken::Connection(connection.socket, connection.peer), taking));
                 }
                 Accepted::ClientGone => {}
+                // A Unix socket that was shut down tells it by this alone, and would be ready for ever.
+                Accepted::Nobody if guard.ready().is_read_closed() => {
+                    drop(guard);
+                    self.again(own).await?;
+                }
                 Accepted::Nobody => {
                     own.drawn.store(false, Ordering::Relaxed);
                     guard.clear_ready();
