@@ -206,8 +206,8 @@ fn sessions_survive_the_death_of_every_worker() {
 
     let Some(redis) = redis() else {
         assert!(
-            std::env::var_os("RCLUST_TESTS_REDIS").is_none(),
-            "RCLUST_TESTS_REDIS is set, and no redis-server is installed"
+            std::env::var_os("TESTS_NEED_REDIS").is_none(),
+            "TESTS_NEED_REDIS is set, and no redis-server is installed"
         );
         println!("no redis-server is installed: the example `sessions` is not tested here");
         return;

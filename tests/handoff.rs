@@ -214,10 +214,17 @@ fn a_worker_that_blocks_its_thread_is_told_of_once_with_what_to_do() {
     let (running, address) = http(1, "balanced");
     for _ in 0..2 {
         let blocked = thread::spawn(move || get(address, "/block?ms=700").map(|_| ()));
-        // Requests without a pause: one of them waits behind it.
+        // Requests without a pause: some of them wait behind it. (One that it takes together with that one is not waiting in the queue.)
+        let mut others = Vec::new();
         while !blocked.is_finished() {
-            get(address, "/").unwrap();
+            let (done, is_done) = std::sync::mpsc::channel();
+            others.push(thread::spawn(move || {
+                get(address, "/").unwrap();
+                let _ = done.send(());
+            }));
+            let _ = is_done.recv_timeout(Duration::from_millis(20));
         }
+        others.into_iter().for_each(|other| other.join().unwrap());
         blocked.join().unwrap().unwrap();
     }
     running.signal(Signal::TERM);

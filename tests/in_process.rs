@@ -570,6 +570,14 @@ enum Hides {
     Deep(Vec<Option<(u8, Untagged)>>),
 }
 
+/// And with fields whose names would have to be there.
+#[derive(Debug, Serialize, Deserialize)]
+struct Flat {
+    id: u64,
+    #[serde(flatten)]
+    rest: std::collections::BTreeMap<String, u64>,
+}
+
 struct Unread<M>(std::marker::PhantomData<M>);
 
 impl<M: cluster::Message> cluster::Worker for Unread<M> {
@@ -587,7 +595,8 @@ impl<M: cluster::Message> cluster::Worker for Unread<M> {
 async fn a_message_type_that_no_process_could_decode_is_refused_at_the_start() {
     let outer = testing::start(Supervisor::one_for_one().child(Child::<Unread<Untagged>>::new("never"))).await;
     let inner = testing::start(Supervisor::one_for_one().child(Child::<Unread<Hides>>::new("never"))).await;
-    for refused in [outer, inner] {
+    let flat = testing::start(Supervisor::one_for_one().child(Child::<Unread<Flat>>::new("never"))).await;
+    for refused in [outer, inner, flat] {
         let said = refused.unwrap_err().to_string();
         assert!(said.contains("child `never`") && said.contains("`untagged`") && said.contains("as text"), "{said}");
     }

@@ -158,7 +158,7 @@ pub enum StartError {
     },
     /// A child's messages or arguments could be sent and never be read.
     #[error(
-        "child `{child}`: values of `{of}` can be encoded and never be decoded: something in it is read by its looks (serde's `untagged`, \
+        "child `{child}`: some values of `{of}` could be encoded and never be decoded: something in it is read by its looks (serde's `untagged`, \
          `tag`, `flatten`, or a value of any shape such as serde_json::Value), and the encoding does not describe itself. Write such enums \
          plainly, and send values of any shape as text"
     )]

@@ -171,9 +171,9 @@ impl Tracer {
         self.nodes[0].arms[0].slots[0].node.map(|node| self.nodes[node].kind)
     }
 
-    /// Whether the type, or something in it, asks for whatever may come.
+    /// Whether the type, or something in it, asks for whatever may come, or (`flatten`) for the names of its fields.
     pub(super) fn asks_for_any(&self) -> bool {
-        self.nodes.iter().any(|node| node.kind == Kind::Any)
+        self.nodes.iter().any(|node| matches!(node.kind, Kind::Any | Kind::Identifier))
     }
 
     pub(super) fn arm(&self, at: Step) -> &Arm {
