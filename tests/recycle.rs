@@ -50,7 +50,7 @@ fn by_age() {
 #[test]
 fn by_memory_and_only_who_lost_it() {
     let (mut running, address) = recycling("MAX_RSS_MIB", "48");
-    running.all(&["web[0] ready", "web[1] ready"]);
+    running.all_said(&["web[0] ready", "web[1] ready"]);
     let leaked = get(address, "/?leak=64").expect("an answer").body;
     let (who, rest) = leaked.split_once('#').expect("who answered");
     assert!(rest.contains("67108864 bytes lost"), "{leaked}");

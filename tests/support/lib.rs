@@ -86,7 +86,14 @@ impl Running {
         }
     }
 
-    /// The same, and the rest of the line behind the text.
+    /// Waits until each of these texts was said, be it before this call.
+    pub fn all_said(&mut self, texts: &[&str]) {
+        let missing: Vec<&str> =
+            texts.iter().filter(|text| !self.seen.iter().any(|line| line.contains(**text))).copied().collect();
+        self.all(&missing);
+    }
+
+    /// Waits for a line with this text, and returns the rest of the line behind it.
     pub fn after(&mut self, text: &str) -> String {
         let line = self.line(text);
         line.split_once(text).map(|(_, rest)| rest.trim().to_owned()).expect("the line has the text")
