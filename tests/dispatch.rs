@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rclust_tests::client::Connection;
 use rclust_tests::lines::{Line, number, serving};
 use rclust_tests::{Running, comes_true, command, eventually, kill, start};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+use rustix::process::Signal;
 
 const HTTP: &str = env!("CARGO_BIN_EXE_http");
 const LINES: &str = env!("CARGO_BIN_EXE_lines");
@@ -207,15 +207,7 @@ fn a_shared_listener_that_a_worker_shuts_down_is_bound_again() {
     let (mut running, address) = serving(command(LINES).env("DISPATCH", "shared"));
     for _ in 0..3 {
         let (_, pid) = Line::open(&address).unwrap().who("who").unwrap();
-        // What a program can do to its own descriptor, done from here.
-        let pidfd = pidfd_open(Pid::from_raw(pid as i32).unwrap(), PidfdFlags::empty()).unwrap();
-        let listening: Vec<_> = (3..64)
-            .filter_map(|fd| pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty()).ok())
-            .filter(|fd| rustix::net::sockopt::socket_acceptconn(fd).unwrap_or(false))
-            .collect();
-        assert_eq!(listening.len(), 1);
-        rustix::net::shutdown(&listening[0], rustix::net::Shutdown::Both).unwrap();
-        drop(listening);
+        rclust_tests::shut_listener_down(pid);
         assert!(comes_true(|| Line::open(&address).is_ok_and(|mut line| line.who("who").is_ok())));
     }
     // Nobody needed to accept for that: the supervisor noticed.

@@ -13,7 +13,7 @@ use rclust::cluster::net;
 use rclust_tests::lines::{Line, serving};
 use rclust_tests::{comes_true, command, eventually, kill, start};
 use rustix::io::FdFlags;
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
+use rustix::process::Signal;
 
 const LINES: &str = env!("CARGO_BIN_EXE_lines");
 
@@ -72,15 +72,7 @@ fn a_shared_unix_socket_that_a_worker_shuts_down_is_bound_again() {
     let (mut running, _) = serving(command(LINES).env("BIND", bind).env("DISPATCH", "shared"));
     for _ in 0..3 {
         let (_, pid) = unix(&path).who("who").unwrap();
-        // What a program can do to its own descriptor, done from here.
-        let pidfd = pidfd_open(Pid::from_raw(pid as i32).unwrap(), PidfdFlags::empty()).unwrap();
-        let listening: Vec<_> = (3..64)
-            .filter_map(|fd| pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty()).ok())
-            .filter(|fd| rustix::net::sockopt::socket_acceptconn(fd).unwrap_or(false))
-            .collect();
-        assert_eq!(listening.len(), 1);
-        rustix::net::shutdown(&listening[0], rustix::net::Shutdown::Both).unwrap();
-        drop(listening);
+        rclust_tests::shut_listener_down(pid);
         // It says by nothing but its end that it is shut down: the kernel still calls it a listener.
         let again = || UnixStream::connect(&path).is_ok_and(|stream| Line::over(stream).who("who").is_ok());
         assert!(comes_true(again));

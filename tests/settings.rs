@@ -1,5 +1,6 @@
 //! Settings of a child's process: what /proc says of it, what is refused, and where its output goes.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -234,6 +235,11 @@ fn a_supervisor_without_the_right_to_it_refuses_another_user() {
         let said = start(way(wrong).uid(65530).gid(65530)).end_with(1);
         assert!(said.contains("the process of child `hand`") && said.contains(text), "{wrong}: {said}");
     }
+    let closed = std::env::temp_dir().join(format!("rclust-closed-{}", std::process::id()));
+    std::fs::DirBuilder::new().mode(0o700).create(&closed).unwrap();
+    let said = start(way("unprivileged-directory").uid(65530).gid(65530).env("CLOSED", &closed)).end_with(1);
+    std::fs::remove_dir(&closed).unwrap();
+    assert!(said.contains("child `hand` failed to start") && said.contains("user may not enter it"), "{said}");
     // To stay who it is needs no right.
     let (running, _, hand) = up(way("unprivileged-same").uid(65534).gid(65534));
     assert_eq!(nice(hand), 19);

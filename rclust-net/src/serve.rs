@@ -131,19 +131,8 @@ fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>, way: &mut
     let mut given_away = Duration::ZERO;
     for n in 0..TURN {
         // An accept that finds nobody makes a file and an inode for nothing: asking first is cheaper.
-        if n > 0 && !accept::somebody_waits(socket) {
-            let began = Instant::now();
-            if given_away > WAY || !way.may(began) {
-                return Turn::Empty;
-            }
-            std::thread::yield_now();
-            let took = began.elapsed();
-            given_away += took;
-            way.tried(took);
-            if !accept::somebody_waits(socket) {
-                way.judge(Instant::now());
-                return Turn::Empty;
-            }
+        if n > 0 && !accept::somebody_waits(socket) && !somebody_comes(socket, way, &mut given_away) {
+            return Turn::Empty;
         }
         let candidates = own.candidates(number);
         if candidates.is_empty() {
@@ -169,6 +158,23 @@ fn accept_turn(house: &Shared, number: u32, socket: &AsyncFd<OwnedFd>, way: &mut
         }
     }
     Turn::More
+}
+
+/// Lets others run before this thread goes to sleep, where that pays. Whether somebody waits then.
+fn somebody_comes(socket: &AsyncFd<OwnedFd>, way: &mut GiveWay, given_away: &mut Duration) -> bool {
+    let began = Instant::now();
+    if *given_away > WAY || !way.may(began) {
+        return false;
+    }
+    std::thread::yield_now();
+    let took = began.elapsed();
+    *given_away += took;
+    way.tried(took);
+    let comes = accept::somebody_waits(socket);
+    if !comes {
+        way.judge(began + took);
+    }
+    comes
 }
 
 /// Gives what a stalled slot has not taken to others. Has a timer only while something is untaken and others may take it; one of its

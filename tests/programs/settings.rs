@@ -132,6 +132,7 @@ async fn supervise() -> cluster::Result<()> {
         "nobody" => one.child(hand(usual().uid(65534).gid(65533).groups([65531, 65532]))),
         "nobody-alone" | "unprivileged-uid" | "threaded" => one.child(hand(usual().uid(65534).gid(65533))),
         "unprivileged-gid" => one.child(hand(usual().gid(65533))),
+        "unprivileged-directory" => one.child(hand(usual().directory(std::env::var_os("CLOSED").unwrap_or_default()))),
         "unprivileged-nice" => one.child(hand(usual().nice(-5))),
         "unprivileged-same" => one.child(hand(usual().uid(65534).gid(65534).nice(19))),
         "small" => one.child(hand(usual().address_space(1 << 30).open_files(64))),

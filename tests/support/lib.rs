@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd};
 
 /// How long an event may take. Machines stall; this is for hangs.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -162,6 +162,18 @@ pub fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid as i32).expect("a process id");
     // It may have ended already.
     let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// Shuts the one socket down that a process listens on: what a program can do to its own descriptor, done from here.
+pub fn shut_listener_down(pid: u32) {
+    let pid = Pid::from_raw(pid as i32).expect("a process id");
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).expect("a process that runs");
+    let listening: Vec<_> = (3..64)
+        .filter_map(|fd| pidfd_getfd(&pidfd, fd, PidfdGetfdFlags::empty()).ok())
+        .filter(|fd| rustix::net::sockopt::socket_acceptconn(fd).unwrap_or(false))
+        .collect();
+    assert_eq!(listening.len(), 1);
+    rustix::net::shutdown(&listening[0], rustix::net::Shutdown::Both).expect("a socket that listens");
 }
 
 /// Waits until a process has ended.

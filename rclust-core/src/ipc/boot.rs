@@ -101,16 +101,15 @@ fn apply_settings(settings: &Applied) -> Result<(), String> {
         }
     }
     if let Some(directory) = directory {
-        let outcome = applied::set_directory(directory);
-        if let Err(error) = &outcome {
-            if error.kind() == io::ErrorKind::PermissionDenied {
+        match applied::set_directory(directory) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(format!(
                     "directory({directory:?}): the supervisor's user may not enter it, and it is entered before a change of user: let it, or \
                      name another"
                 ));
             }
+            outcome => named(format_args!("directory({directory:?})"), outcome)?,
         }
-        named(format_args!("directory({directory:?})"), outcome)?;
     }
     if let Some(groups) = groups {
         named(format_args!("groups({groups:?})"), applied::set_groups(groups))?;
