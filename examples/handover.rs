@@ -4,7 +4,8 @@
 //!     curl http://127.0.0.1:3000                              in another terminal: `web` answers, and says its process
 //!     websocat ws://127.0.0.1:3000/chat                       or any WebSocket client: `chat` echoes, and says its process
 //!
-//! Kill `web` (`kill -9 PID`): it is replaced, and conversations go on, since `chat` has them. At Ctrl-C `web` ends at once, and
+//! Kill `web` (`kill -9 PID`): it is replaced, and conversations go on, since `chat` has them. (A tree built by hand gives up at the
+//! second death within 5 s, as OTP's; `.intensity(..)` says otherwise.) At Ctrl-C `web` ends at once, and
 //! `chat` when nobody has said anything for a second: it has adopted its connections.
 
 use axum::extract::{Request, State};

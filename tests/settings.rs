@@ -209,7 +209,7 @@ fn what_cannot_be_fails_the_start_with_the_childs_name_and_what_to_do() {
     // Known to the process itself.
     for (wrong, text) in [
         ("cpu-missing", "cpus({0, 1023}): of these this machine or container lets it use only {0}: name those"),
-        ("cpu-none", "cpus({1023}): of these this machine or container lets it use only {}: name those"),
+        ("cpu-none", "cpus({1023}): this machine or container has none of these for it; it runs on {0"),
         ("argument-long", "its arguments and environment are more than the system lets a process have"),
         ("space-little", "address_space(1048576) is too little to begin with: say at least "),
     ] {

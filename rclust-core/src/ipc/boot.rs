@@ -94,6 +94,12 @@ fn apply_settings(settings: &Applied) -> Result<(), String> {
             outcome => outcome,
         };
         let usable = named(format_args!("cpus({cpus:?})"), usable)?;
+        if usable.is_empty() {
+            let now = named(format_args!("cpus({cpus:?})"), applied::cpus())?;
+            return Err(format!(
+                "cpus({cpus:?}): this machine or container has none of these for it; it runs on {now:?}"
+            ));
+        }
         if usable != *cpus {
             return Err(format!(
                 "cpus({cpus:?}): of these this machine or container lets it use only {usable:?}: name those"

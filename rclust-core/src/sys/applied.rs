@@ -101,6 +101,11 @@ pub(crate) fn set_cpus(cpus: &BTreeSet<u32>) -> io::Result<BTreeSet<u32>> {
     let mut set = CpuSet::new();
     cpus.iter().filter(|cpu| **cpu < MOST_CPUS).for_each(|cpu| set.set(*cpu as usize));
     rustix::thread::sched_setaffinity(None, &set)?;
+    self::cpus()
+}
+
+/// The CPUs that it may use.
+pub(crate) fn cpus() -> io::Result<BTreeSet<u32>> {
     let now = rustix::thread::sched_getaffinity(None)?;
     Ok((0..MOST_CPUS).filter(|cpu| now.is_set(*cpu as usize)).collect())
 }
