@@ -12,8 +12,8 @@ pub fn request(data: &[u8]) {
         let again: Ask = postcard::from_bytes(&bytes).expect("what was encoded can be decoded");
         assert_eq!(format!("{again:?}"), format!("{ask:?}"));
     }
-    if let Some((peer, key)) = note::decode(data) {
-        assert_eq!(note::decode(&note::encode(peer, key)), Some((peer, key)));
+    if let Some(note) = note::decode(data) {
+        assert_eq!(note::decode(&note::encode(note)), Some(note));
     }
 }
 

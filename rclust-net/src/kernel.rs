@@ -352,7 +352,7 @@ impl House {
     fn leave_held(&mut self, number: u32) -> bool {
         loop {
             let Some(bound) = self.listeners.get_mut(&number) else { return false };
-            let Intake::Kernel(kernel) = &bound.intake else { return false };
+            let Intake::Kernel(kernel) = &mut bound.intake else { return false };
             if kernel.is_full() {
                 self.want_all();
                 // Somebody may have taken one before we asked to be told.

@@ -78,9 +78,9 @@ impl TcpListener {
                 Ok((TcpStream::from(stream).adopt(), peer))
             }
             Kind::Shared(share) => {
-                let (socket, peer, count) = share.accept().await?;
+                let prepare = |socket| tokio::net::TcpStream::from_std(std::net::TcpStream::from(socket));
+                let (stream, peer, count) = share.accept(prepare).await?;
                 let peer = peer.ok_or_else(|| io::Error::other("a connection without an address"))?;
-                let stream = tokio::net::TcpStream::from_std(std::net::TcpStream::from(socket))?;
                 Ok((TcpStream::new(stream, Some(count)), peer))
             }
         }

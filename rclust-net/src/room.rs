@@ -97,7 +97,7 @@ impl House {
         let Intake::Handed { picker, .. } = &mut bound.intake else { return Err(connection) };
         let Some(slot) = picker.pick(&arrival, candidates) else { return Err(connection) };
         let Some(lane) = bound.lanes.get_mut(&slot) else { return Err(connection) };
-        let Some(queue) = &lane.queue else { return Err(connection) };
+        let Some(queue) = &mut lane.queue else { return Err(connection) };
         if let Err(back) = queue.give(connection) {
             lane.stuck = Some(Instant::now());
             // Whoever takes something tells it; of an empty queue nobody will.

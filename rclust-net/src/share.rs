@@ -107,16 +107,19 @@ impl Share {
         self.count(|page, _| page.looked());
     }
 
-    /// The next connection. Cancel safe: nothing is awaited between taking it and returning it.
-    pub(crate) async fn accept(self: &Arc<Self>) -> io::Result<(OwnedFd, Option<SocketAddr>, Count)> {
+    /// The next connection, which `prepare` makes a stream of. Cancel safe: nothing is awaited between taking it and returning it.
+    pub(crate) async fn accept<S>(
+        self: &Arc<Self>,
+        prepare: impl Fn(OwnedFd) -> io::Result<S>,
+    ) -> io::Result<(S, Option<SocketAddr>, Count)> {
         loop {
             if self.kept.is_draining() {
                 // What comes is for others.
                 std::future::pending::<()>().await;
             }
             let (taken, _taking) = match &self.own {
-                None => self.taker.take(&self.here, &self.kept, || self.looked()).await?,
-                Some(own) => self.accept_own(own).await?,
+                None => self.taker.take(&self.here, &self.kept, &prepare, || self.looked()).await?,
+                Some(own) => self.accept_own(own, &prepare).await?,
             };
             if let Taken::Question = taken {
                 continue;
@@ -125,20 +128,22 @@ impl Share {
             self.here.took_connection();
             let count = Count::new(self.clone(), self.kept.clone());
             match taken {
-                Taken::Connection(socket, peer) => return Ok((socket, peer, count)),
+                Taken::Connection(stream, peer) => return Ok((stream, peer, count)),
                 Taken::Question => {}
-                Taken::Lost => {
-                    tracing::error!(target: "rclust::net", "a connection was lost: this process is at its descriptor limit");
-                }
+                Taken::Lost(error) => tracing::error!(target: "rclust::net", "a connection was lost: {error}"),
             }
         }
     }
 
     /// From the kernel's queue, or from what the supervisor accepted for whoever is there.
-    async fn accept_own(&self, own: &Own) -> io::Result<(Taken, Taking)> {
+    async fn accept_own<S>(
+        &self,
+        own: &Own,
+        prepare: &impl Fn(OwnedFd) -> io::Result<S>,
+    ) -> io::Result<(Taken<S>, Taking)> {
         loop {
             if own.quiet.load(Ordering::Relaxed) {
-                return self.taker.take(&self.here, &self.kept, || self.looked()).await;
+                return self.taker.take(&self.here, &self.kept, prepare, || self.looked()).await;
             }
             let closed = self.taker.closed.notified();
             let draining = self.kept.draining.notified();
@@ -155,7 +160,7 @@ impl Share {
             }
             let socket = own.socket.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let mut guard = tokio::select! {
-                taken = self.taker.take(&self.here, &self.kept, || self.looked()) => return taken,
+                taken = self.taker.take(&self.here, &self.kept, prepare, || self.looked()) => return taken,
                 () = draining => continue,
                 guard = socket.readable() => guard?,
             };
@@ -171,7 +176,11 @@ impl Share {
             };
             match accepted {
                 Accepted::Connection(connection) => {
-                    return Ok((Taken::Connection(connection.socket, connection.peer), taking));
+                    let taken = match prepare(connection.socket) {
+                        Ok(stream) => Taken::Connection(stream, connection.peer),
+                        Err(error) => Taken::Lost(error),
+                    };
+                    return Ok((taken, taking));
                 }
                 Accepted::ClientGone => {}
                 // A Unix socket that was shut down tells it by this alone, and would be ready for ever.

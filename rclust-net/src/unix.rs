@@ -74,9 +74,12 @@ impl UnixListener {
                 Ok((UnixStream::from(stream).adopt(), peer))
             }
             Kind::Shared(share) => {
-                let (socket, _, count) = share.accept().await?;
-                let stream = tokio::net::UnixStream::from_std(std_net::UnixStream::from(socket))?;
-                let peer = stream.peer_addr()?;
+                let prepare = |socket| {
+                    let stream = tokio::net::UnixStream::from_std(std_net::UnixStream::from(socket))?;
+                    let peer = stream.peer_addr()?;
+                    Ok((stream, peer))
+                };
+                let ((stream, peer), _, count) = share.accept(prepare).await?;
                 Ok((UnixStream::new(stream, Some(count)), peer))
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rclust_core::extension::os;
 use rustix::net::{RecvFlags, SocketType};
 
-use crate::handoff::note;
+use crate::handoff::note::{self, Note};
 
 /// An accepted connection that no program has.
 #[derive(Debug)]
@@ -25,12 +25,14 @@ pub(crate) struct Connection {
 pub(crate) struct Queue {
     give: OwnedFd,
     take: Arc<OwnedFd>,
+    /// Of the next packet.
+    number: u32,
 }
 
 impl Queue {
     pub(crate) fn new() -> io::Result<Queue> {
         let (give, take) = os::socket_pair(SocketType::SEQPACKET)?;
-        Ok(Queue { give, take: Arc::new(take) })
+        Ok(Queue { give, take: Arc::new(take), number: 0 })
     }
 
     /// The receiving end, for the slot's workers.
@@ -39,8 +41,9 @@ impl Queue {
     }
 
     /// Puts a connection into the queue; our own copy is closed with it. Without room it comes back.
-    pub(crate) fn give(&self, connection: Connection) -> Result<(), Connection> {
-        let note = note::encode(connection.peer, connection.key);
+    pub(crate) fn give(&mut self, connection: Connection) -> Result<(), Connection> {
+        self.number = self.number.wrapping_add(1);
+        let note = note::encode(Note { peer: connection.peer, key: connection.key, number: self.number });
         // EAGAIN and ETOOMANYREFS mean full; another error (ENOBUFS, ENOMEM) means not now.
         match os::send_with(&self.give, &note, &[connection.socket.as_fd()]) {
             Ok(_) => Ok(()),
@@ -68,7 +71,9 @@ impl Queue {
             match os::receive_with(&*self.take, &mut bytes, &mut fds, RecvFlags::DONTWAIT) {
                 Ok(received) if received.bytes > 0 => {
                     // A question that nobody has read needs no answer any more.
-                    if let (Some(socket), Some((peer, key))) = (fds.pop(), note::decode(&bytes[..received.bytes])) {
+                    if let (Some(socket), Some(Note { peer, key, .. })) =
+                        (fds.pop(), note::decode(&bytes[..received.bytes]))
+                    {
                         connections.push(Connection { socket, peer, key });
                     }
                 }
@@ -87,7 +92,7 @@ mod tests {
     #[test]
     fn what_was_not_taken_comes_back_unread_and_in_order() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let queue = Queue::new().unwrap();
+        let mut queue = Queue::new().unwrap();
         let mut clients = Vec::new();
         for n in 0..10u8 {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_gives_the_connection_back() {
-        let queue = Queue::new().unwrap();
+        let mut queue = Queue::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = listener.local_addr().unwrap();
         let mut given = 0;
