@@ -166,6 +166,34 @@ fn what_no_program_has_taken_outlives_every_worker() {
 }
 
 #[test]
+fn what_a_program_has_in_hand_and_has_not_touched_outlives_two_workers_and_not_three() {
+    let (mut running, address) = serving(command(LINES).env("WORKERS", "1").env("FATAL", "5"));
+    let mut deadly = Line::open(&address).unwrap();
+    assert!(deadly.ask("who").is_err(), "three workers have died with it");
+    let mut next = Line::open(&address).unwrap();
+    let (_, pid) = next.who("who").expect("two workers died with it in their hands, the third answers");
+    assert_eq!(running.workers(), [pid]);
+    let stats = next.ask("stats").unwrap();
+    let stat = |name| number(&stats, name);
+    assert_eq!((stat("refused"), stat("moved"), stat("accepted")), (1, 5, 2), "{stats}");
+    assert_eq!(running.said().matches("killed by SIGABRT").count(), 5, "{}", running.said());
+}
+
+#[test]
+fn what_a_slow_program_has_in_hand_stays_with_it() {
+    // Longer than others are let wait for it.
+    let (mut running, address) = serving(command(LINES).env("WORKERS", "2").env("SLOW", "400"));
+    let mut lines: Vec<_> = (0..8).map(|_| Line::open(&address).unwrap()).collect();
+    for line in &mut lines {
+        line.send("who\n").unwrap();
+    }
+    for (n, line) in lines.iter_mut().enumerate() {
+        let answer = line.receive().unwrap_or_else(|error| panic!("client {n}: {error}\n{}", running.said()));
+        assert!(running.workers().iter().any(|worker| answer.ends_with(&format!(" {worker}"))), "{answer}");
+    }
+}
+
+#[test]
 fn the_queue_of_a_slot_that_stays_down_or_was_removed_is_for_others() {
     let (mut running, address) = serving(command(LINES).env("DISPATCH", "per_slot").env("LAME", "3"));
     let by_slot = |slot: u32| {

@@ -29,7 +29,7 @@ pub(crate) fn accept(listener: impl AsFd) -> Accepted {
         Ok((socket, peer)) => {
             // A Unix socket's client has no address that says anything.
             let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-            Accepted::Connection(Connection { socket, peer, key: 0 })
+            Accepted::Connection(Connection { socket, peer, key: 0, deaths: 0 })
         }
         Err(error) => classify(error),
     }

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use rclust_core::Transfer;
@@ -26,6 +27,9 @@ pub type UnixStream = Stream<tokio::net::UnixStream>;
 /// It counts for the incarnation that took it until it is dropped, moved out by [`Stream::into_inner`], or sent away in a message
 /// ([`Socket<TcpStream>`](rclust_core::Socket)): from then on it is the receiver's, who may [`adopt`](Stream::adopt) it.
 ///
+/// A worker that dies with a connection that its program has not touched (read from, written to, dereferenced, moved, dropped) leaves it
+/// to another worker, unless it came for the next one meanwhile.
+///
 /// While its worker drains, reads and writes of a connection that counts put the close off (`Context::shutdown`). What goes past this type
 /// is not seen: tokio's `try_read`, `split`, `into_inner`.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(crate) struct Count {
     of: Of,
     kept: Arc<Kept>,
     begun: bool,
+    /// The number of a connection that the program has in hand and has not touched; 0: it was touched, or was never.
+    in_hand: AtomicU32,
     /// The end of the worker's drain, for a read and for a write that wait.
     cut: [Option<Pin<Box<OwnedNotified>>>; 2],
 }
@@ -68,7 +74,22 @@ impl Count {
     }
 
     fn with(of: Of, kept: Arc<Kept>) -> Count {
-        Count { of, kept, begun: false, cut: [None, None] }
+        Count { of, kept, begun: false, in_hand: AtomicU32::new(0), cut: [None, None] }
+    }
+
+    /// It is taken when it is touched.
+    pub(crate) fn is_in_hand(&mut self, number: Option<u32>) {
+        *self.in_hand.get_mut() = number.unwrap_or(0);
+    }
+
+    /// The program touches the connection: from now on it ends with this worker.
+    #[inline]
+    fn touch(&self) {
+        let number = self.in_hand.load(Ordering::Relaxed);
+        if let (1.., Of::Share(share)) = (number, &self.of) {
+            share.claim(number);
+            self.in_hand.store(0, Ordering::Relaxed);
+        }
     }
 
     /// It was read from.
@@ -92,6 +113,7 @@ impl Count {
 
 impl Drop for Count {
     fn drop(&mut self) {
+        self.touch();
         self.begin();
         match &self.of {
             Of::Share(share) => {
@@ -106,6 +128,12 @@ impl Drop for Count {
 impl<S> Stream<S> {
     pub(crate) fn new(stream: S, count: Option<Count>) -> Stream<S> {
         Stream { stream, count }
+    }
+
+    fn touch(&self) {
+        if let Some(count) = &self.count {
+            count.touch();
+        }
     }
 
     /// Tokio's stream. From now on it counts for nobody.
@@ -153,6 +181,7 @@ impl<S> Stream<S> {
         S: Unpin,
     {
         let Some(count) = &mut self.count else { return act(Pin::new(&mut self.stream), cx) };
+        count.touch();
         if count.kept.is_cut() {
             return Poll::Ready(Err(cut()));
         }
@@ -173,6 +202,7 @@ fn cut() -> io::Error {
 /// Its count ends when it is sent; what arrives counts for nobody until it is adopted.
 impl<S: Transfer> Transfer for Stream<S> {
     fn as_descriptor(&self) -> BorrowedFd<'_> {
+        self.touch();
         self.stream.as_descriptor()
     }
 
@@ -197,12 +227,14 @@ impl<S> Deref for Stream<S> {
     type Target = S;
 
     fn deref(&self) -> &Self::Target {
+        self.touch();
         &self.stream
     }
 }
 
 impl<S> DerefMut for Stream<S> {
     fn deref_mut(&mut self) -> &mut Self::Target {
+        self.touch();
         &mut self.stream
     }
 }
@@ -237,10 +269,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.touch();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.touch();
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -24,6 +24,9 @@ use crate::stall::Stall;
 use crate::stats::{SlotStats, Stats};
 use crate::succession::{Next, Retired};
 
+/// A connection in whose hands so many workers have died is closed: it may be the reason.
+const DEATHS: u8 = 3;
+
 /// One slot of the tree, as far as connections are concerned.
 pub(crate) struct Slot {
     pub(crate) current: WorkerId,
@@ -67,19 +70,21 @@ impl Lane {
         Lane { queue, handed: 0, total: 0, binds: 0, stuck: None, stall: Stall::default(), most: u64::MAX }
     }
 
-    /// What the kernel knows of its queue: untaken and taken.
-    pub(crate) fn counted(&self) -> (u64, u64) {
-        let untaken = self.queue.as_ref().map_or(0, Queue::untaken);
+    /// What the kernel knows of its queue: untaken and taken. (Of one that its program has in hand the worker's word is believed.)
+    pub(crate) fn counted(&self, page: &Page, listener: u32) -> (u64, u64) {
+        let in_hand = u64::from(page.in_hand(listener) != 0);
+        let untaken = self.queue.as_ref().map_or(0, Queue::untaken).saturating_sub(in_hand);
         (untaken, self.handed.saturating_sub(untaken))
     }
 
     /// It was given a connection.
-    pub(crate) fn given(&mut self) {
+    pub(crate) fn given(&mut self, page: &Page, listener: u32) {
         self.handed += 1;
         self.total += 1;
-        let (queue, handed) = (&self.queue, self.handed);
-        let taken = || handed.saturating_sub(queue.as_ref().map_or(0, Queue::untaken));
-        self.stall.given(Instant::now(), taken);
+        if !self.stall.is_waited_for() {
+            let (_, taken) = self.counted(page, listener);
+            self.stall.given(Instant::now(), taken);
+        }
     }
 
     /// Whether the question that a slot was asked is read.
@@ -108,9 +113,21 @@ impl Lane {
         self.stall = Stall::default();
     }
 
-    /// What it has not taken, oldest first.
-    pub(crate) fn read_back(&mut self) -> Vec<Connection> {
-        let back = self.queue.as_ref().map_or_else(Vec::new, Queue::read_back);
+    /// What its worker has not taken, oldest first. What its program has in hand is the worker's while it lives, and is moved when it
+    /// is dead.
+    pub(crate) fn read_back(&mut self, page: &Page, listener: u32, lives: bool) -> Vec<Connection> {
+        let Some(queue) = &self.queue else { return Vec::new() };
+        let in_hand = if lives { page.reads_back(listener) } else { page.in_hand(listener) };
+        let mut back = Vec::new();
+        for (mut connection, number) in queue.read_back() {
+            if number == in_hand {
+                if lives {
+                    continue;
+                }
+                connection.deaths += 1;
+            }
+            back.push(connection);
+        }
         self.handed = self.handed.saturating_sub(back.len() as u64);
         back
     }
@@ -193,7 +210,11 @@ impl Bound {
     pub(crate) fn hold(&mut self, back: Vec<Connection>) {
         self.moved += back.len() as u64;
         for connection in back.into_iter().rev() {
-            self.held.push_front(connection);
+            if connection.deaths < DEATHS {
+                self.held.push_front(connection);
+            } else {
+                self.refused += 1;
+            }
         }
         self.room.notify_one();
     }
@@ -291,13 +312,11 @@ impl House {
     }
 
     /// A worker takes nothing more: what it has not taken is for others.
-    pub(crate) fn take_back(&mut self, worker: WorkerId) {
-        if !self.is_current(worker) {
-            return;
-        }
-        for bound in self.listeners.values_mut() {
+    pub(crate) fn take_back(&mut self, worker: WorkerId, lives: bool) {
+        let Some(slot) = self.slots.get(&worker.slot.0).filter(|slot| slot.current == worker) else { return };
+        for (number, bound) in &mut self.listeners {
             if let Some(lane) = bound.lanes.get_mut(&worker.slot.0) {
-                let back = lane.read_back();
+                let back = lane.read_back(&slot.page, *number, lives);
                 bound.hold(back);
             }
         }
@@ -308,12 +327,12 @@ impl House {
         if !self.is_current(worker) {
             return self.next_closes(worker, number);
         }
-        let Some(bound) = self.listeners.get_mut(&number) else { return };
+        let Some((bound, slot)) = self.listeners.get_mut(&number).zip(self.slots.get(&worker.slot.0)) else { return };
         let Some(lane) = bound.lanes.get_mut(&worker.slot.0) else { return };
         if !lane.dropped_one() {
             return;
         }
-        let back = lane.read_back();
+        let back = lane.read_back(&slot.page, number, true);
         bound.handed_before += lane.total;
         bound.lanes.remove(&worker.slot.0);
         bound.hold(back);
@@ -323,13 +342,14 @@ impl House {
 
     /// A slot will never be filled again: its page and its queues go, and listeners that no other slot has bound.
     pub(crate) fn forget(&mut self, slot: u32) {
-        self.slots.remove(&slot);
+        let state = self.slots.remove(&slot);
         let mut empty = Vec::new();
         for (number, bound) in &mut self.listeners {
             let Some(mut lane) = bound.lanes.remove(&slot) else { continue };
             bound.handed_before += lane.total;
-            let back = lane.read_back();
-            bound.hold(back);
+            if let Some(state) = &state {
+                bound.hold(lane.read_back(&state.page, *number, false));
+            }
             bound.leave(slot, &self.slots);
             empty.push(*number);
         }

@@ -1,8 +1,10 @@
 //! What a worker keeps beside its listeners: its binds so far, and how its connections stand, for its drain.
 
 use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rclust_core::extension::Here;
@@ -10,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::bind::Counter;
 use crate::drain::{self, Drain, Look};
+use crate::handoff::take::Taker;
 use crate::load::Page;
 
 /// No order to stop has come.
@@ -45,6 +48,8 @@ pub(crate) struct Kept {
     pub(crate) cut: Arc<Notify>,
     /// How many it has adopted, and where the supervisor sees that.
     adopted: Mutex<Adopted>,
+    /// Who reads which queue: two who looked at the same packet would both hand it out.
+    takers: Mutex<Vec<Weak<Taker>>>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +85,21 @@ impl Kept {
             adopted.page = Some(page.clone());
             adopted.tell(here);
         }
+    }
+
+    /// Who reads this queue of the worker's.
+    ///
+    /// # Errors
+    /// It cannot be registered with the runtime.
+    pub(crate) fn taker(&self, queue: OwnedFd, page: &Arc<Page>, listener: u32) -> io::Result<Arc<Taker>> {
+        let mut takers = self.takers.lock().unwrap_or_else(PoisonError::into_inner);
+        takers.retain(|taker| taker.strong_count() > 0);
+        if let Some(known) = takers.iter().filter_map(Weak::upgrade).find(|taker| taker.reads(&queue)) {
+            return Ok(known);
+        }
+        let taker = Arc::new(Taker::new(queue, Some((page.clone(), listener)))?);
+        takers.push(Arc::downgrade(&taker));
+        Ok(taker)
     }
 
     /// A connection may be taken in this moment: until it counts, this does, so that a close that begins meanwhile does not overlook it.

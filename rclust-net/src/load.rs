@@ -3,7 +3,9 @@
 //! ```text
 //! page   0 wants                        set by the supervisor when it waits for room, cleared by the worker that tells it
 //!        8 adopted                      connections that the worker has and no listener of the supervisor gave it
-//!        64 + 24 n: taken, closed, begun       of listener n, counted up by the worker (begun: read from, or closed unread)
+//!        64 + 40 n: taken, closed, begun       of listener n, counted up by the worker (begun: read from, or closed unread)
+//!                   in hand                    by the worker: the packet that its program has and has not touched, which is in the queue yet
+//!                   back                       by the supervisor: how often it read the queue back, and what was in hand the last time
 //! ```
 //! How many were handed is the supervisor's own count; what the worker writes is clamped between it and 0, so that a lying
 //! worker changes its own share and nothing else.
@@ -16,10 +18,10 @@ use std::sync::atomic::{Ordering, fence};
 use rclust_core::extension::os;
 
 /// Bytes of a page.
-const LEN: usize = 4096;
+const LEN: usize = 8192;
 
 /// Bytes of a listener's counters.
-const ENTRY: usize = 24;
+const ENTRY: usize = 40;
 
 /// Listeners that a page has room for.
 pub(crate) const LISTENERS: u32 = ((LEN - 64) / ENTRY) as u32;
@@ -41,6 +43,23 @@ fn closed_word(listener: u32) -> usize {
 
 fn begun_word(listener: u32) -> usize {
     taken_word(listener) + 16
+}
+
+fn hand_word(listener: u32) -> usize {
+    taken_word(listener) + 24
+}
+
+fn back_word(listener: u32) -> usize {
+    taken_word(listener) + 32
+}
+
+/// What the supervisor says of its last reading back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Back {
+    /// How often it has begun to.
+    pub(crate) times: u32,
+    /// The packet that was in the worker's hand, and is the worker's: it was thrown away where it was read. 0: none.
+    pub(crate) in_hand: u32,
 }
 
 /// One slot's page.
@@ -104,6 +123,34 @@ impl Page {
     pub(crate) fn adopted(&self, count: u64) -> bool {
         self.map.store(ADOPTED, count, Ordering::Release);
         self.changed()
+    }
+
+    /// This packet is in the program's hand, and in the queue until it is touched; 0: none is. Worker side.
+    pub(crate) fn holds(&self, listener: u32, number: u32) {
+        self.map.store(hand_word(listener), number.into(), Ordering::Release);
+        // Pairs with the fence in `reads_back`: either it sees what is in hand, or we see that it has begun.
+        fence(Ordering::SeqCst);
+    }
+
+    /// What is in its hand, as it says. Supervisor side.
+    pub(crate) fn in_hand(&self, listener: u32) -> u32 {
+        self.map.load(hand_word(listener), Ordering::Acquire) as u32
+    }
+
+    /// What the supervisor said last. Worker side.
+    pub(crate) fn back(&self, listener: u32) -> Back {
+        let word = self.map.load(back_word(listener), Ordering::Acquire);
+        Back { times: (word >> 32) as u32, in_hand: word as u32 }
+    }
+
+    /// Its queue is about to be read back, while it lives: what is in hand is the worker's. Supervisor side.
+    pub(crate) fn reads_back(&self, listener: u32) -> u32 {
+        let times = u64::from(self.back(listener).times.wrapping_add(1)) << 32;
+        self.map.store(back_word(listener), times, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let in_hand = self.in_hand(listener);
+        self.map.store(back_word(listener), times | u64::from(in_hand), Ordering::Release);
+        in_hand
     }
 
     /// How many it says that it has adopted: no more than a process has descriptors, that sums stay sums. Supervisor side.

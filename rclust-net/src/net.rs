@@ -66,13 +66,13 @@ fn handle(house: &Shared, event: Event) {
         Event::Draining { worker, quiet } => {
             let mut own = house.borrow_mut();
             own.set_ready(worker, false);
-            own.take_back(worker);
+            own.take_back(worker, true);
             own.draining(worker, quiet);
         }
         Event::Gone { worker } => {
             let mut own = house.borrow_mut();
             own.set_ready(worker, false);
-            own.take_back(worker);
+            own.take_back(worker, false);
             own.gone(worker);
         }
         Event::Forgotten { slot } => house.borrow_mut().forget(slot.0),

@@ -58,7 +58,7 @@ fn decide(bytes: &[u8], key: &KeyOf) -> Peeked {
 
 /// Waits for a client's first bytes, and has the connection given to its slot.
 pub(crate) async fn wait(house: Shared, number: u32, connection: Connection, key: KeyOf) {
-    let Connection { socket, peer, key: by_address } = connection;
+    let Connection { socket, peer, key: by_address, deaths } = connection;
     let hurry = house.borrow().hurry();
     let stopping = hurry.notified();
     tokio::pin!(stopping);
@@ -76,7 +76,7 @@ pub(crate) async fn wait(house: Shared, number: u32, connection: Connection, key
         Err(_) => return house.borrow_mut().peeked(number, None, false),
     };
     let key = if let Peeked::Key(key) = peeked { key } else { by_address };
-    let connection = Connection { socket, peer, key };
+    let connection = Connection { socket, peer, key, deaths };
     house.borrow_mut().peeked(number, Some(connection), peeked == Peeked::Panicked);
 }
 

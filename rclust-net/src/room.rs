@@ -107,7 +107,9 @@ impl House {
             self.watch_slots();
             return Err(back);
         }
-        lane.given();
+        if let Some(state) = self.slots.get(&slot) {
+            lane.given(&state.page, number);
+        }
         self.watch_slots();
         Ok(())
     }
@@ -183,21 +185,22 @@ impl House {
         let (mut next, mut stalled) = (None, Vec::new());
         for (number, bound) in &mut self.listeners {
             for (slot, lane) in &mut bound.lanes {
+                let Some(state) = self.slots.get(slot) else { continue };
                 match lane.stuck {
                     Some(since) if now < since + LIMIT => {
                         next = Some(next.map_or(since + LIMIT, |next: Instant| next.min(since + LIMIT)));
                     }
-                    Some(_) if lane.counted().0 == 0 => {
+                    Some(_) if lane.counted(&state.page, *number).0 == 0 => {
                         lane.stuck = None;
                         bound.room.notify_one();
                     }
                     _ => {}
                 }
                 // Of those that are not ready it has been read back.
-                if !lane.stall.is_waited_for() || self.slots.get(slot).is_none_or(|state| !state.ready) {
+                if !lane.stall.is_waited_for() || !state.ready {
                     continue;
                 }
-                let (untaken, taken) = lane.counted();
+                let (untaken, taken) = lane.counted(&state.page, *number);
                 match lane.stall.look(now, untaken, taken) {
                     Look::Quiet => {}
                     Look::Until(at) => next = Some(next.map_or(at, |next: Instant| next.min(at))),
@@ -242,7 +245,7 @@ impl House {
         }
         let Some((bound, state)) = self.listeners.get_mut(&number).zip(self.slots.get(&slot)) else { return };
         let Some(lane) = bound.lanes.get_mut(&slot) else { return };
-        let back = lane.read_back();
+        let back = lane.read_back(&state.page, number, true);
         state.page.want();
         // An event on an empty queue would not wake it (`epoll(7)` looks again before it tells): it tells when it reads this.
         if lane.queue.as_ref().is_some_and(Queue::ask) {

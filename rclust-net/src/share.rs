@@ -26,7 +26,7 @@ pub(crate) struct Share {
     number: u32,
     pub(crate) local: Local,
     /// Connections that the supervisor accepted.
-    taker: Taker,
+    taker: Arc<Taker>,
     /// Where this worker accepts itself: the socket, and how many connections it wants.
     own: Option<Own>,
     page: Arc<Page>,
@@ -79,7 +79,12 @@ impl Share {
         let (page, kept) = (Arc::new(Page::open(memory)?), Kept::of(&here));
         kept.has_page(&here, &page);
         kept.wants_quiet(quiet);
-        let share = Share { number, local, taker: Taker::new(queue)?, own, page, here, kept };
+        let taker = match own {
+            // Others read that queue too.
+            Some(_) => Arc::new(Taker::new(queue, None)?),
+            None => kept.taker(queue, &page, number)?,
+        };
+        let share = Share { number, local, taker, own, page, here, kept };
         share.here.listens();
         Ok(Arc::new(share))
     }
@@ -93,6 +98,11 @@ impl Share {
     /// A connection of this share was read from for the first time.
     pub(crate) fn begun(&self) {
         self.count(Page::begun);
+    }
+
+    /// The program touches a connection that it has in hand. (What a dead worker had is moved.)
+    pub(crate) fn claim(&self, number: u32) {
+        self.here.while_alive(|| self.taker.claim(number));
     }
 
     /// Counts something. The page is the slot's: after this worker's death its successor counts.
@@ -126,9 +136,12 @@ impl Share {
             }
             self.count(Page::taken);
             self.here.took_connection();
-            let count = Count::new(self.clone(), self.kept.clone());
+            let mut count = Count::new(self.clone(), self.kept.clone());
             match taken {
-                Taken::Connection(stream, peer) => return Ok((stream, peer, count)),
+                Taken::Connection(stream, peer, in_hand) => {
+                    count.is_in_hand(in_hand);
+                    return Ok((stream, peer, count));
+                }
                 Taken::Question => {}
                 Taken::Lost(error) => tracing::error!(target: "rclust::net", "a connection was lost: {error}"),
             }
@@ -177,7 +190,7 @@ impl Share {
             match accepted {
                 Accepted::Connection(connection) => {
                     let taken = match prepare(connection.socket) {
-                        Ok(stream) => Taken::Connection(stream, connection.peer),
+                        Ok(stream) => Taken::Connection(stream, connection.peer, None),
                         Err(error) => Taken::Lost(error),
                     };
                     return Ok((taken, taking));

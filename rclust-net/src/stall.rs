@@ -1,6 +1,7 @@
 //! Who has connections and takes none. Pure: the time is an argument.
 //!
-//! What is counted here the kernel knows (how much is in the queue): a worker's own word is not asked.
+//! What is counted here the kernel knows (how much is in the queue): a worker's own word is asked for one connection, the one that its
+//! program has in hand.
 
 use std::time::{Duration, Instant};
 
@@ -28,11 +29,9 @@ pub(crate) enum Look {
 }
 
 impl Stall {
-    /// It was given a connection; `taken` is asked for once in a while.
-    pub(crate) fn given(&mut self, now: Instant, taken: impl FnOnce() -> u64) {
-        if self.since.is_none() {
-            self.since = Some((now, taken()));
-        }
+    /// It was given a connection, while it was not waited for.
+    pub(crate) fn given(&mut self, now: Instant, taken: u64) {
+        self.since = Some((now, taken));
     }
 
     /// Whether it is of interest how much is untaken.
@@ -79,8 +78,7 @@ mod tests {
     fn who_takes_nothing_for_the_limit_is_stalled_and_who_takes_one_is_not() {
         let (mut stall, start) = (Stall::default(), Instant::now());
         assert_eq!(stall.look(start, 3, 0), Look::Quiet, "nothing was given");
-        stall.given(start, || 7);
-        stall.given(start + LIMIT, || unreachable!("it is known since when"));
+        stall.given(start, 7);
         let soon = start + LIMIT / 2;
         assert_eq!(stall.look(soon, 3, 7), Look::Until(start + LIMIT));
         assert_eq!(stall.look(soon, 2, 8), Look::Until(soon + LIMIT));
@@ -92,7 +90,7 @@ mod tests {
     #[test]
     fn who_was_moved_away_is_given_nothing_until_it_is_back() {
         let (mut stall, start) = (Stall::default(), Instant::now());
-        stall.given(start, || 5);
+        stall.given(start, 5);
         stall.moved();
         assert!(stall.is_away() && !stall.is_waited_for());
         assert_eq!(stall.look(start + LIMIT, 4, 5), Look::Quiet);

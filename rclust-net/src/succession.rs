@@ -96,8 +96,7 @@ impl House {
         let mut dropped = Vec::new();
         for (listener, bound) in &mut self.listeners {
             let before = bound.lanes.remove(&number).map(|mut lane| {
-                let back = lane.read_back();
-                bound.hold(back);
+                bound.hold(lane.read_back(&retired.page, *listener, alive));
                 lane
             });
             match (next.lanes.remove(listener), &before) {

@@ -80,6 +80,9 @@ impl cluster::Worker for Lines {
             println!("{} lies", cx.name());
             return Ok(Lines);
         }
+        // The first so many workers die with a connection in their hands; all take their time before they touch one.
+        let fatal = number("FATAL").is_some_and(|fatal| u64::from(cx.id().incarnation.0) <= fatal);
+        let slow = number("SLOW").map(Duration::from_millis);
         let (slot, shutdown, draining, name) = (cx.slot(), cx.shutdown(), cx.draining(), cx.name().to_owned());
         if variable("QUIET").is_some() {
             let close = cx.shutdown();
@@ -97,6 +100,12 @@ impl cluster::Worker for Lines {
             let accepting = async {
                 loop {
                     let stream = listener.accept(slot).await?;
+                    if fatal {
+                        process::abort();
+                    }
+                    if let Some(slow) = slow {
+                        std::thread::sleep(slow);
+                    }
                     let listener = listener.clone();
                     tokio::task::spawn_local(async move {
                         // A client that leaves is no error of ours.
@@ -136,7 +145,7 @@ fn lie() {
                 for n in 0u64.. {
                     let word = (u64::MAX - n % 1000).to_ne_bytes();
                     // The first word is the supervisor's wish to be told.
-                    for at in (64..4096).step_by(8) {
+                    for at in (64..8192).step_by(8) {
                         let _ = page.write_at(&word, at);
                     }
                     std::thread::sleep(Duration::from_millis(1));

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-/// Bytes of a note: family, port, flow and scope, address, key, number.
+/// Bytes of a note: family, deaths, port, flow and scope, address, key, number.
 pub(crate) const LEN: usize = 40;
 
 /// A packet without a connection: is somebody there? Its reader says so in its load page.
@@ -14,13 +14,16 @@ pub(crate) struct Note {
     /// A Unix socket's has none.
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) key: u64,
-    /// Tells it from the others in its queue.
+    /// How many workers have died with it in their hands.
+    pub(crate) deaths: u8,
+    /// Tells it from the others in its queue; never 0.
     pub(crate) number: u32,
 }
 
 /// Writes a note.
-pub(crate) fn encode(Note { peer, key, number }: Note) -> [u8; LEN] {
+pub(crate) fn encode(Note { peer, key, deaths, number }: Note) -> [u8; LEN] {
     let mut note = [0; LEN];
+    note[1] = deaths;
     note[28..36].copy_from_slice(&key.to_le_bytes());
     note[36..40].copy_from_slice(&number.to_le_bytes());
     match peer {
@@ -56,7 +59,7 @@ pub(crate) fn decode(note: &[u8]) -> Option<Note> {
         }
         _ => return None,
     };
-    Some(Note { peer, key, number: word(36) })
+    Some(Note { peer, key, deaths: note[1], number: word(36) })
 }
 
 #[cfg(test)]
@@ -67,7 +70,7 @@ mod tests {
     fn notes_keep_every_part_of_an_address_the_key_and_the_number() {
         for peer in [Some("127.0.0.1:80"), Some("[::1]:65535"), Some("[fe80::1%7]:3"), None] {
             let peer = peer.map(|peer| peer.parse::<SocketAddr>().unwrap());
-            let note = Note { peer, key: u64::MAX - 1, number: u32::MAX - 2 };
+            let note = Note { peer, key: u64::MAX - 1, deaths: 2, number: u32::MAX - 2 };
             assert_eq!(decode(&encode(note)), Some(note));
         }
         assert_eq!(decode(&[9; LEN]), None);

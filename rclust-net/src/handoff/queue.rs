@@ -18,6 +18,8 @@ pub(crate) struct Connection {
     pub(crate) peer: Option<SocketAddr>,
     /// What a sticky policy knows the client by.
     pub(crate) key: u64,
+    /// How many workers have died with it in their hands.
+    pub(crate) deaths: u8,
 }
 
 /// One slot's queue at one listener.
@@ -42,8 +44,9 @@ impl Queue {
 
     /// Puts a connection into the queue; our own copy is closed with it. Without room it comes back.
     pub(crate) fn give(&mut self, connection: Connection) -> Result<(), Connection> {
-        self.number = self.number.wrapping_add(1);
-        let note = note::encode(Note { peer: connection.peer, key: connection.key, number: self.number });
+        self.number = self.number.wrapping_add(1).max(1);
+        let Connection { peer, key, deaths, .. } = connection;
+        let note = note::encode(Note { peer, key, deaths, number: self.number });
         // EAGAIN and ETOOMANYREFS mean full; another error (ENOBUFS, ENOMEM) means not now.
         match os::send_with(&self.give, &note, &[connection.socket.as_fd()]) {
             Ok(_) => Ok(()),
@@ -62,8 +65,8 @@ impl Queue {
         os::send_with(&self.give, &note::QUESTION, &[]).is_ok()
     }
 
-    /// Takes back what nobody took, oldest first.
-    pub(crate) fn read_back(&self) -> Vec<Connection> {
+    /// Takes back what nobody took, oldest first, each with its packet's number.
+    pub(crate) fn read_back(&self) -> Vec<(Connection, u32)> {
         let mut connections = Vec::new();
         loop {
             let mut bytes = [0; note::LEN];
@@ -71,10 +74,9 @@ impl Queue {
             match os::receive_with(&*self.take, &mut bytes, &mut fds, RecvFlags::DONTWAIT) {
                 Ok(received) if received.bytes > 0 => {
                     // A question that nobody has read needs no answer any more.
-                    if let (Some(socket), Some(Note { peer, key, .. })) =
-                        (fds.pop(), note::decode(&bytes[..received.bytes]))
-                    {
-                        connections.push(Connection { socket, peer, key });
+                    if let (Some(socket), Some(note)) = (fds.pop(), note::decode(&bytes[..received.bytes])) {
+                        let Note { peer, key, deaths, number } = note;
+                        connections.push((Connection { socket, peer, key, deaths }, number));
                     }
                 }
                 _ => return connections,
@@ -98,7 +100,7 @@ mod tests {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             client.write_all(&[n]).unwrap();
             let (socket, peer) = listener.accept().unwrap();
-            queue.give(Connection { socket: socket.into(), peer: Some(peer), key: 0 }).unwrap();
+            queue.give(Connection { socket: socket.into(), peer: Some(peer), key: 0, deaths: 0 }).unwrap();
             clients.push(client);
         }
         for _ in 0..3 {
@@ -108,7 +110,7 @@ mod tests {
         let back = queue.read_back();
         let read: Vec<u8> = back
             .into_iter()
-            .map(|connection| {
+            .map(|(connection, _)| {
                 let mut byte = [0];
                 TcpStream::from(connection.socket).read_exact(&mut byte).unwrap();
                 byte[0]
@@ -123,7 +125,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = listener.local_addr().unwrap();
         let mut given = 0;
-        while queue.give(Connection { socket: listener.try_clone().unwrap().into(), peer: Some(peer), key: 0 }).is_ok()
+        while queue
+            .give(Connection { socket: listener.try_clone().unwrap().into(), peer: Some(peer), key: 0, deaths: 0 })
+            .is_ok()
         {
             given += 1;
             assert!(given < 100_000, "the queue has no end");

@@ -1,13 +1,9 @@
-//! Worker side: one connection per `accept`, never a prefetch.
-//!
-//! A packet is looked at, its stream is made, and only then is it received: between the moment in which a connection is this worker's
-//! and the one in which its program has it, nothing is left to do that takes long or can fail. A worker that dies before has taken
-//! nothing.
+//! Worker side: one connection per `accept`, never a prefetch. See the module above for what is in hand and what is taken.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rclust_core::extension::{Here, os};
@@ -17,25 +13,35 @@ use tokio::sync::Notify;
 
 use crate::handoff::note::{self, Note};
 use crate::kept::{Kept, Taking};
+use crate::load::{Back, Page};
 
 /// How long a worker at its descriptor limit waits for one of its descriptors that is no connection of ours.
 const AT_THE_LIMIT: Duration = Duration::from_millis(100);
 
-/// The reading end of a slot's queue.
+/// The reading end of a queue. One for each queue of a worker, however many of its listeners read it.
 #[derive(Debug)]
 pub(crate) struct Taker {
     queue: AsyncFd<OwnedFd>,
-    /// Two tasks of one process would look at the same packet.
-    turn: Mutex<()>,
+    /// The slot's page, and the listener's number there. `None`: other workers read this queue too, and a connection is taken at once.
+    own: Option<(Arc<Page>, u32)>,
+    hand: Mutex<Hand>,
     /// A connection of this worker was closed.
     pub(crate) closed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Hand {
+    /// The packet that the program has and that is in the queue yet.
+    number: Option<u32>,
+    /// What was received in the place of one that the supervisor had thrown away: the next to be taken.
+    found: Option<Packet>,
 }
 
 /// What came out of the queue.
 #[derive(Debug)]
 pub(crate) enum Taken<S> {
-    /// A connection.
-    Connection(S, Option<SocketAddr>),
+    /// A connection; if it is in hand and to be claimed, its number.
+    Connection(S, Option<SocketAddr>, Option<u32>),
     /// The supervisor asks whether somebody is there.
     Question,
     /// A connection that the process had no means for, in spite of everything.
@@ -43,6 +49,7 @@ pub(crate) enum Taken<S> {
 }
 
 /// What a try came to.
+#[derive(Debug)]
 enum Tried<S> {
     Taken(Taken<S>),
     /// Nothing is in the queue.
@@ -54,6 +61,7 @@ enum Tried<S> {
 }
 
 /// A packet of the queue.
+#[derive(Debug)]
 enum Packet {
     Connection(OwnedFd, Note),
     /// One whose descriptor the kernel could not install.
@@ -61,9 +69,33 @@ enum Packet {
     Question,
 }
 
+impl Packet {
+    fn is(&self, number: u32) -> bool {
+        matches!(self, Packet::Connection(_, note) | Packet::Bare(note) if note.number == number)
+    }
+
+    /// It was received, and is ours.
+    fn taken<S>(self, prepare: impl Fn(OwnedFd) -> io::Result<S>) -> Taken<S> {
+        match self {
+            Packet::Connection(socket, note) => match prepare(socket) {
+                Ok(stream) => Taken::Connection(stream, note.peer, None),
+                Err(error) => Taken::Lost(error),
+            },
+            Packet::Bare(_) => Taken::Lost(rustix::io::Errno::MFILE.into()),
+            Packet::Question => Taken::Question,
+        }
+    }
+}
+
 impl Taker {
-    pub(crate) fn new(queue: OwnedFd) -> io::Result<Taker> {
-        Ok(Taker { queue: os::register_readable(queue)?, turn: Mutex::new(()), closed: Notify::new() })
+    pub(crate) fn new(queue: OwnedFd, own: Option<(Arc<Page>, u32)>) -> io::Result<Taker> {
+        Ok(Taker { queue: os::register_readable(queue)?, own, hand: Mutex::default(), closed: Notify::new() })
+    }
+
+    /// Whether it reads this queue.
+    pub(crate) fn reads(&self, queue: &OwnedFd) -> bool {
+        let of = |queue: &OwnedFd| rustix::fs::fstat(queue).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+        of(queue).is_some_and(|other| of(self.queue.get_ref()) == Some(other))
     }
 
     /// Takes the next connection, which `prepare` makes a stream of; calls `asked` where it finds a question instead.
@@ -79,6 +111,7 @@ impl Taker {
         asked: impl Fn(),
     ) -> io::Result<(Taken<S>, Taking)> {
         loop {
+            // Where something was in hand or found, it was not cleared.
             let mut guard = self.queue.readable().await?;
             let closed = self.closed.notified();
             tokio::pin!(closed);
@@ -103,28 +136,77 @@ impl Taker {
         }
     }
 
+    /// The program touches the connection that it has in hand: it is taken.
+    pub(crate) fn claim(&self, number: u32) {
+        let mut hand = self.hand();
+        if hand.number == Some(number) {
+            self.settle(&mut hand);
+        }
+    }
+
+    fn hand(&self) -> MutexGuard<'_, Hand> {
+        self.hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is in hand is taken. (A second descriptor of it comes along and is closed: the stream has the first.)
+    fn settle(&self, hand: &mut Hand) {
+        let Some(number) = hand.number.take() else { return };
+        match self.receive(RecvFlags::empty()) {
+            // Not ours: the supervisor has read the queue back meanwhile, and left us what we have.
+            Ok(Some(packet)) if !packet.is(number) => hand.found = Some(packet),
+            // An error is the next one's to return.
+            _ => {}
+        }
+        self.holds(0);
+    }
+
+    fn holds(&self, number: u32) {
+        if let Some((page, listener)) = &self.own {
+            page.holds(*listener, number);
+        }
+    }
+
+    fn back(&self) -> Option<Back> {
+        self.own.as_ref().map(|(page, listener)| page.back(*listener))
+    }
+
     fn take_now<S>(&self, prepare: impl Fn(OwnedFd) -> io::Result<S>) -> io::Result<Tried<S>> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let looked = match self.receive(RecvFlags::PEEK)? {
+        let mut hand = self.hand();
+        self.settle(&mut hand);
+        if let Some(packet) = hand.found.take() {
+            return Ok(Tried::Taken(packet.taken(prepare)));
+        }
+        let before = self.back();
+        let (socket, note) = match self.receive(RecvFlags::PEEK)? {
             None => return Ok(Tried::Nothing),
             Some(Packet::Bare(_)) => return Ok(Tried::AtTheLimit),
-            Some(Packet::Question) => None,
-            Some(Packet::Connection(socket, note)) => Some((prepare(socket)?, note)),
-        };
-        // From here on it is ours. A second descriptor of it comes along and is closed, the stream has the first.
-        let received = self.receive(RecvFlags::empty())?;
-        Ok(match (received, looked) {
-            (Some(Packet::Connection(_, note) | Packet::Bare(note)), Some((stream, looked))) if note == looked => {
-                Tried::Taken(Taken::Connection(stream, note.peer))
+            Some(Packet::Connection(socket, note)) => (socket, note),
+            Some(Packet::Question) => {
+                let received = self.receive(RecvFlags::empty())?;
+                return Ok(received.map_or(Tried::Gone, |packet| Tried::Taken(packet.taken(prepare))));
             }
-            // The supervisor took back what was looked at, or another listener of this process has it.
-            (None, _) => Tried::Gone,
-            (Some(Packet::Question), _) => Tried::Taken(Taken::Question),
-            (Some(Packet::Connection(socket, note)), _) => Tried::Taken(match prepare(socket) {
-                Ok(stream) => Taken::Connection(stream, note.peer),
-                Err(error) => Taken::Lost(error),
-            }),
-            (Some(Packet::Bare(_)), _) => Tried::Taken(Taken::Lost(rustix::io::Errno::MFILE.into())),
+        };
+        let stream = prepare(socket)?;
+        self.holds(note.number);
+        if before.is_some() && self.back() == before {
+            // Who reads back from now on sees that it is ours.
+            hand.number = Some(note.number);
+            return Ok(Tried::Taken(Taken::Connection(stream, note.peer, hand.number)));
+        }
+        // Others read this queue, or the supervisor has begun to: the kernel decides, at once.
+        let received = self.receive(RecvFlags::empty())?;
+        let (back, ours) = (self.back(), Tried::Taken(Taken::Connection(stream, note.peer, None)));
+        self.holds(0);
+        let left_to_us =
+            |(before, back): (Back, Back)| back == Back { times: before.times.wrapping_add(1), in_hand: note.number };
+        Ok(match received {
+            Some(packet) if packet.is(note.number) => ours,
+            received if before.zip(back).is_some_and(left_to_us) => {
+                hand.found = received;
+                ours
+            }
+            Some(packet) => Tried::Taken(packet.taken(prepare)),
+            None => Tried::Gone,
         })
     }
 
@@ -149,75 +231,139 @@ impl Taker {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::handoff::queue::{Connection, Queue};
+    use crate::house::Lane;
 
-    /// A queue with so many connections, their clients, and two who take from it.
-    fn queue_of(count: usize) -> (Queue, Vec<TcpStream>, [Taker; 2]) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut queue = Queue::new().unwrap();
-        let clients: Vec<TcpStream> = (0..count)
-            .map(|_| {
-                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-                let (socket, peer) = listener.accept().unwrap();
-                queue.give(Connection { socket: socket.into(), peer: Some(peer), key: 0 }).unwrap();
-                client
-            })
-            .collect();
-        let end = || Taker::new(queue.receiving_end().try_clone().unwrap()).unwrap();
-        let takers = [end(), end()];
-        (queue, clients, takers)
+    /// The supervisor's side of a queue with so many connections, and their clients.
+    struct Given {
+        lane: Lane,
+        page: Page,
+        memory: Arc<OwnedFd>,
+        clients: Vec<TcpStream>,
     }
 
-    fn peer_of<S>(tried: Tried<S>) -> Option<SocketAddr> {
-        match tried {
-            Tried::Taken(Taken::Connection(_, peer)) => peer,
-            _ => None,
+    const LISTENER: u32 = 3;
+
+    impl Given {
+        fn new(count: usize) -> Given {
+            let (page, memory) = Page::create().unwrap();
+            let mut given = Given { lane: Lane::new(Some(Queue::new().unwrap())), page, memory, clients: Vec::new() };
+            (0..count).for_each(|_| given.one_more());
+            given
+        }
+
+        fn one_more(&mut self) {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            self.clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            let (socket, peer) = listener.accept().unwrap();
+            let connection = Connection { socket: socket.into(), peer: Some(peer), key: 0, deaths: 0 };
+            self.lane.queue.as_mut().unwrap().give(connection).unwrap();
+            self.lane.given(&self.page, LISTENER);
+        }
+
+        /// A worker's side of it.
+        fn taker(&self, own: bool) -> Taker {
+            let page = Page::open(self.memory.try_clone().unwrap()).unwrap();
+            let queue = self.lane.queue.as_ref().unwrap().receiving_end().try_clone().unwrap();
+            Taker::new(queue, own.then(|| (Arc::new(page), LISTENER))).unwrap()
+        }
+
+        fn peer(&self, client: usize) -> Option<SocketAddr> {
+            self.clients[client].local_addr().ok()
+        }
+
+        /// Whose connections come back, and how many workers died with each.
+        fn read_back(&mut self, lives: bool) -> Vec<(Option<SocketAddr>, u8)> {
+            let back = self.lane.read_back(&self.page, LISTENER, lives);
+            back.into_iter().map(|connection| (connection.peer, connection.deaths)).collect()
+        }
+    }
+
+    /// Whose connection was taken, and the number to claim it by.
+    fn of<S: std::fmt::Debug>(tried: io::Result<Tried<S>>) -> (Option<SocketAddr>, Option<u32>) {
+        match tried.unwrap() {
+            Tried::Taken(Taken::Connection(_, peer, number)) => (peer, number),
+            other => panic!("{other:?}"),
         }
     }
 
     #[tokio::test]
+    async fn what_is_in_hand_is_in_the_queue_until_it_is_claimed_or_the_next_one_is_wanted() {
+        let mut given = Given::new(2);
+        let taker = given.taker(true);
+        let (peer, number) = of(taker.take_now(Ok));
+        assert_eq!(peer, given.peer(0));
+        assert_eq!(given.lane.queue.as_ref().unwrap().untaken(), 2);
+        assert_eq!(given.lane.counted(&given.page, LISTENER), (1, 1), "for the supervisor it is taken");
+        // Dead now, it would be moved; the second touch says nothing new.
+        taker.claim(number.unwrap());
+        taker.claim(number.unwrap());
+        assert_eq!(given.lane.queue.as_ref().unwrap().untaken(), 1);
+        assert_eq!(of(taker.take_now(Ok)).0, given.peer(1));
+        assert!(matches!(taker.take_now(Ok).unwrap(), Tried::Nothing));
+        assert_eq!(given.read_back(false), []);
+    }
+
+    #[tokio::test]
+    async fn what_was_in_hand_of_a_dead_worker_is_moved_and_what_is_in_hand_of_a_living_one_is_not() {
+        let mut given = Given::new(3);
+        let first = given.taker(true);
+        of(first.take_now(Ok));
+        let expected = [(given.peer(0), 1), (given.peer(1), 0), (given.peer(2), 0)];
+        assert_eq!(given.read_back(false), expected);
+
+        let mut given = Given::new(3);
+        let taker = given.taker(true);
+        let (_, number) = of(taker.take_now(Ok));
+        assert_eq!(given.read_back(true), [(given.peer(1), 0), (given.peer(2), 0)]);
+        // What comes afterwards is not mistaken for it.
+        given.one_more();
+        taker.claim(number.unwrap());
+        assert_eq!(given.read_back(true), [], "it was received in its place, and is the worker's");
+        assert_eq!(of(taker.take_now(Ok)), (given.peer(3), None));
+    }
+
+    #[tokio::test]
     async fn what_could_not_be_made_a_stream_of_stays_in_the_queue() {
-        let (queue, clients, [taker, _]) = queue_of(1);
+        let given = Given::new(1);
+        let taker = given.taker(true);
         let refused = taker.take_now(|_| Err::<(), _>(io::ErrorKind::OutOfMemory.into()));
         assert_eq!(refused.err().map(|error| error.kind()), Some(io::ErrorKind::OutOfMemory));
-        assert_eq!(queue.untaken(), 1);
-        assert_eq!(peer_of(taker.take_now(Ok).unwrap()), clients[0].local_addr().ok());
-        assert_eq!(queue.untaken(), 0);
-        assert!(matches!(taker.take_now(Ok).unwrap(), Tried::Nothing));
+        assert_eq!(given.lane.counted(&given.page, LISTENER), (1, 0));
+        assert_eq!(of(taker.take_now(Ok)).0, given.peer(0));
     }
 
     #[tokio::test]
-    async fn what_the_supervisor_took_back_meanwhile_is_not_taken() {
-        let (queue, clients, [taker, _]) = queue_of(2);
-        let mut back = Vec::new();
-        let prepare = |socket| {
-            back.extend(queue.read_back());
+    async fn what_the_supervisor_took_back_in_that_moment_is_not_taken() {
+        let given = std::cell::RefCell::new(Given::new(2));
+        let taker = given.borrow().taker(true);
+        let back = Cell::new(Vec::new());
+        let tried = taker.take_now(|socket| {
+            back.set(given.borrow_mut().read_back(true));
             Ok(socket)
-        };
-        let prepare = std::cell::RefCell::new(prepare);
-        assert!(matches!(taker.take_now(|socket| (prepare.borrow_mut())(socket)).unwrap(), Tried::Gone));
-        drop(prepare);
-        let (peers, expected): (Vec<_>, Vec<_>) =
-            back.iter().zip(&clients).map(|(connection, client)| (connection.peer, client.local_addr().ok())).unzip();
-        assert_eq!(peers, expected);
+        });
+        assert!(matches!(tried, Ok(Tried::Gone)), "{tried:?}");
+        let given = given.into_inner();
+        assert_eq!(back.take(), [(given.peer(0), 0), (given.peer(1), 0)]);
+        assert_eq!(given.page.in_hand(LISTENER), 0);
     }
 
     #[tokio::test]
-    async fn two_who_look_at_one_packet_take_one_connection_each() {
-        let (queue, clients, [first, second]) = queue_of(2);
-        let other = std::cell::Cell::new(None);
+    async fn two_workers_who_look_at_one_packet_take_one_connection_each() {
+        let given = Given::new(2);
+        let [first, second] = [given.taker(false), given.taker(false)];
+        let other = Cell::new(None);
         // While the first prepares what it looked at, the second takes it.
         let taken = first.take_now(|socket| {
-            if queue.untaken() == 2 {
-                other.set(peer_of(second.take_now(Ok)?));
+            if given.lane.queue.as_ref().unwrap().untaken() == 2 {
+                other.set(of(second.take_now(Ok)).0);
             }
             Ok(socket)
         });
-        let own = peer_of(taken.unwrap());
-        assert_eq!((other.take(), own), (clients[0].local_addr().ok(), clients[1].local_addr().ok()));
-        assert_eq!(queue.untaken(), 0);
+        assert_eq!((other.take(), of(taken)), (given.peer(0), (given.peer(1), None)));
     }
 }
