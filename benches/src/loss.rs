@@ -42,7 +42,7 @@ pub(crate) fn measure(options: &Options) -> Result<Report> {
             row("never noted", "connections", loss.never_noted as f64);
         }
     }
-    report.note("never noted: no process noted it right after accept, so no program had it; but a kill may come between the two");
+    report.note("never noted: no process noted it right after accept, so no program had it; where processes accept themselves, a kill may come between the two");
     report.note("cut: the rest was in flight, in the hands of the process that was killed");
     report.note("a request times out after 2 s; its loop then goes on with a new connection");
     report.note(systems.about_node());

@@ -65,7 +65,10 @@ impl TcpListener {
         Ok(TcpListener(Kind::Plain(tokio::net::TcpListener::from_std(listener)?)))
     }
 
-    /// Takes the next connection.
+    /// The next connection.
+    ///
+    /// With a policy by which the supervisor accepts, it is this worker's for good when the program touches the stream, drops it, or accepts once
+    /// more: a worker that dies before leaves it to another one, which sees the same client.
     ///
     /// # Errors
     /// Of a plain listener, the operating system's; of a shared one, that the supervisor has closed it.

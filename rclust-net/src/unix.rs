@@ -61,7 +61,7 @@ impl UnixListener {
         Ok(UnixListener(Kind::Plain(tokio::net::UnixListener::from_std(listener)?, None)))
     }
 
-    /// Takes the next connection. Its peer's address is mostly unnamed.
+    /// The next connection, as [`TcpListener::accept`](crate::TcpListener::accept). Its peer's address is mostly unnamed.
     ///
     /// # Errors
     /// Of a plain listener, the operating system's; of a shared one, that the supervisor has closed it.
