@@ -328,7 +328,11 @@ fn whatever_the_policy_nobody_is_refused_or_left_waiting_when_workers_stop_and_d
             // The kernel does not know of a stopped worker: with PerSlot its queue waits, which is documented.
             if dispatch != "per_slot" {
                 kill(victim, Signal::STOP);
-                load.goes_on(100);
+                // All clients have one address, so with Sticky it may have taken what each of them has.
+                match dispatch {
+                    "sticky" => assert!(get(address, "/").is_ok(), "a client that comes now is another worker's"),
+                    _ => load.goes_on(100),
+                }
             }
             kill(victim, Signal::KILL);
             await_end(victim);

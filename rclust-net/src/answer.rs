@@ -112,6 +112,11 @@ fn bind(house: &Shared, worker: WorkerId, wish: &Wish) -> io::Result<Bind> {
     };
     let House { listeners, slots, .. } = &mut *own;
     let bound = listeners.get_mut(&number).ok_or_else(|| io::Error::other("the listener is gone"))?;
+    // It may have had this listener before, or one of the same number, and counts on.
+    let taken_before = match slots.get(&worker.slot.0) {
+        Some(slot) if slot.current == worker => slot.page.read(number).taken.min(u64::from(u32::MAX)),
+        _ => 0,
+    };
     let next = slots.get_mut(&worker.slot.0).and_then(|slot| slot.next_as(worker));
     let entry = match next {
         Some(next) => next.lanes.entry(number),
@@ -119,10 +124,14 @@ fn bind(house: &Shared, worker: WorkerId, wish: &Wish) -> io::Result<Bind> {
     };
     let lane = match entry {
         Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => entry.insert(Lane::new(match &bound.intake {
-            Intake::Handed { .. } => Some(Queue::new()?),
-            Intake::Kernel(_) | Intake::Datagrams(_) => None,
-        })),
+        Entry::Vacant(entry) => {
+            let lane = entry.insert(Lane::new(match &bound.intake {
+                Intake::Handed { .. } => Some(Queue::new()?),
+                Intake::Kernel(_) | Intake::Datagrams(_) => None,
+            }));
+            lane.handed = taken_before;
+            lane
+        }
     };
     let mut fds = Vec::new();
     match (&mut bound.intake, &lane.queue) {

@@ -27,8 +27,9 @@ pub type UnixStream = Stream<tokio::net::UnixStream>;
 /// It counts for the incarnation that took it until it is dropped, moved out by [`Stream::into_inner`], or sent away in a message
 /// ([`Socket<TcpStream>`](rclust_core::Socket)): from then on it is the receiver's, who may [`adopt`](Stream::adopt) it.
 ///
-/// A worker that dies with a connection that its program has not touched (read from, written to, dereferenced, moved, dropped) leaves it
-/// to another worker, unless it came for the next one meanwhile.
+/// A worker that dies with a connection that it was handed by the supervisor and that its program has not touched (read from, written to,
+/// dereferenced, sent away, unwrapped, dropped) leaves it to another worker. Not if it came for the next one meanwhile, and not if its
+/// queue was read back before: because it drains, or took nothing for 150 ms while others waited.
 ///
 /// While its worker drains, reads and writes of a connection that counts put the close off (`Context::shutdown`). What goes past this type
 /// is not seen: tokio's `try_read`, `split`, `into_inner`.
@@ -82,13 +83,19 @@ impl Count {
         *self.in_hand.get_mut() = number.unwrap_or(0);
     }
 
-    /// The program touches the connection: from now on it ends with this worker.
+    /// The program touches the connection: from now on it ends with this worker. `false`: the worker is dead (a thread of a test that
+    /// goes on), and the connection is another's.
     #[inline]
-    fn touch(&self) {
-        let number = self.in_hand.load(Ordering::Relaxed);
-        if let (1.., Of::Share(share)) = (number, &self.of) {
-            share.claim(number);
-            self.in_hand.store(0, Ordering::Relaxed);
+    fn touch(&self) -> bool {
+        match (self.in_hand.load(Ordering::Relaxed), &self.of) {
+            (number @ 1.., Of::Share(share)) => {
+                let alive = share.claim(number);
+                if alive {
+                    self.in_hand.store(0, Ordering::Relaxed);
+                }
+                alive
+            }
+            _ => true,
         }
     }
 
@@ -130,10 +137,9 @@ impl<S> Stream<S> {
         Stream { stream, count }
     }
 
-    fn touch(&self) {
-        if let Some(count) = &self.count {
-            count.touch();
-        }
+    /// See [`Count::touch`].
+    fn touch(&self) -> bool {
+        self.count.as_ref().is_none_or(Count::touch)
     }
 
     /// Tokio's stream. From now on it counts for nobody.
@@ -181,8 +187,7 @@ impl<S> Stream<S> {
         S: Unpin,
     {
         let Some(count) = &mut self.count else { return act(Pin::new(&mut self.stream), cx) };
-        count.touch();
-        if count.kept.is_cut() {
+        if !count.touch() || count.kept.is_cut() {
             return Poll::Ready(Err(cut()));
         }
         let outcome = act(Pin::new(&mut self.stream), cx);
@@ -269,12 +274,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.touch();
+        if !self.touch() {
+            return Poll::Ready(Err(cut()));
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.touch();
+        if !self.touch() {
+            return Poll::Ready(Err(cut()));
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -72,8 +72,10 @@ impl Lane {
 
     /// What the kernel knows of its queue: untaken and taken. (Of one that its program has in hand the worker's word is believed.)
     pub(crate) fn counted(&self, page: &Page, listener: u32) -> (u64, u64) {
-        let in_hand = u64::from(page.in_hand(listener) != 0);
-        let untaken = self.queue.as_ref().map_or(0, Queue::untaken).saturating_sub(in_hand);
+        let untaken = self.queue.as_ref().map_or(0, |queue| {
+            let in_hand = page.in_hand(listener);
+            queue.untaken().saturating_sub(u64::from(in_hand != 0 && queue.has_given(in_hand)))
+        });
         (untaken, self.handed.saturating_sub(untaken))
     }
 
@@ -117,7 +119,7 @@ impl Lane {
     /// is dead.
     pub(crate) fn read_back(&mut self, page: &Page, listener: u32, lives: bool) -> Vec<Connection> {
         let Some(queue) = &self.queue else { return Vec::new() };
-        let in_hand = if lives { page.reads_back(listener) } else { page.in_hand(listener) };
+        let in_hand = if lives { page.begins_reading(listener) } else { page.in_hand(listener) };
         let mut back = Vec::new();
         for (mut connection, number) in queue.read_back() {
             if number == in_hand {
@@ -127,6 +129,9 @@ impl Lane {
                 connection.deaths += 1;
             }
             back.push(connection);
+        }
+        if lives {
+            page.ends_reading(listener);
         }
         self.handed = self.handed.saturating_sub(back.len() as u64);
         back

@@ -1,7 +1,6 @@
 //! What a worker keeps beside its listeners: its binds so far, and how its connections stand, for its drain.
 
 use std::future::Future;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -12,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::bind::Counter;
 use crate::drain::{self, Drain, Look};
-use crate::handoff::take::Taker;
+use crate::handoff::take::Reader;
 use crate::load::Page;
 
 /// No order to stop has come.
@@ -49,7 +48,7 @@ pub(crate) struct Kept {
     /// How many it has adopted, and where the supervisor sees that.
     adopted: Mutex<Adopted>,
     /// Who reads which queue: two who looked at the same packet would both hand it out.
-    takers: Mutex<Vec<Weak<Taker>>>,
+    readers: Mutex<Vec<Weak<Reader>>>,
 }
 
 #[derive(Debug, Default)]
@@ -88,18 +87,15 @@ impl Kept {
     }
 
     /// Who reads this queue of the worker's.
-    ///
-    /// # Errors
-    /// It cannot be registered with the runtime.
-    pub(crate) fn taker(&self, queue: OwnedFd, page: &Arc<Page>, listener: u32) -> io::Result<Arc<Taker>> {
-        let mut takers = self.takers.lock().unwrap_or_else(PoisonError::into_inner);
-        takers.retain(|taker| taker.strong_count() > 0);
-        if let Some(known) = takers.iter().filter_map(Weak::upgrade).find(|taker| taker.reads(&queue)) {
-            return Ok(known);
+    pub(crate) fn reader(&self, queue: &Arc<OwnedFd>, page: &Arc<Page>, listener: u32) -> Arc<Reader> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.retain(|reader| reader.strong_count() > 0);
+        if let Some(known) = readers.iter().filter_map(Weak::upgrade).find(|reader| reader.reads(queue)) {
+            return known;
         }
-        let taker = Arc::new(Taker::new(queue, Some((page.clone(), listener)))?);
-        takers.push(Arc::downgrade(&taker));
-        Ok(taker)
+        let reader = Arc::new(Reader::new(queue.clone(), Some((page.clone(), listener))));
+        readers.push(Arc::downgrade(&reader));
+        reader
     }
 
     /// A connection may be taken in this moment: until it counts, this does, so that a close that begins meanwhile does not overlook it.

@@ -68,10 +68,11 @@ impl TcpListener {
     /// The next connection.
     ///
     /// With a policy by which the supervisor accepts, it is this worker's for good when the program touches the stream, drops it, or accepts once
-    /// more: a worker that dies before leaves it to another one, which sees the same client.
+    /// more: a worker that dies before leaves it to another one, which sees the same client. (See [`Stream`](crate::Stream).)
     ///
     /// # Errors
-    /// Of a plain listener, the operating system's; of a shared one, that the supervisor has closed it.
+    /// Of a plain listener, the operating system's. Of a shared one, that the supervisor has closed it (`BrokenPipe`), or that the system
+    /// refuses to watch one more descriptor for the runtime: the connection then waits for the next call, or for another worker.
     /// # Cancel safety
     /// Dropped before completion, no connection is lost.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {

@@ -3,12 +3,12 @@
 //! ```text
 //! page   0 wants                        set by the supervisor when it waits for room, cleared by the worker that tells it
 //!        8 adopted                      connections that the worker has and no listener of the supervisor gave it
-//!        64 + 40 n: taken, closed, begun       of listener n, counted up by the worker (begun: read from, or closed unread)
-//!                   in hand                    by the worker: the packet that its program has and has not touched, which is in the queue yet
-//!                   back                       by the supervisor: how often it read the queue back, and what was in hand the last time
+//!        64 + 32 n: taken, closed, begun       of listener n, counted up by the worker (begun: read from, or closed unread)
+//!                   hand                       the number of the packet that the worker's program has and has not touched, which is in
+//!                                              the queue yet; LOOKING: the worker looks for one; READING: the supervisor reads the queue back
 //! ```
 //! How many were handed is the supervisor's own count; what the worker writes is clamped between it and 0, so that a lying
-//! worker changes its own share and nothing else.
+//! worker changes its own share and nothing else. What is in hand is the worker's word too: by a false one it loses what is in its queue.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,10 +18,10 @@ use std::sync::atomic::{Ordering, fence};
 use rclust_core::extension::os;
 
 /// Bytes of a page.
-const LEN: usize = 8192;
+const LEN: usize = 4096;
 
 /// Bytes of a listener's counters.
-const ENTRY: usize = 40;
+const ENTRY: usize = 32;
 
 /// Listeners that a page has room for.
 pub(crate) const LISTENERS: u32 = ((LEN - 64) / ENTRY) as u32;
@@ -49,18 +49,11 @@ fn hand_word(listener: u32) -> usize {
     taken_word(listener) + 24
 }
 
-fn back_word(listener: u32) -> usize {
-    taken_word(listener) + 32
-}
+/// The worker looks at its queue.
+const LOOKING: u64 = 1 << 32;
 
-/// What the supervisor says of its last reading back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Back {
-    /// How often it has begun to.
-    pub(crate) times: u32,
-    /// The packet that was in the worker's hand, and is the worker's: it was thrown away where it was read. 0: none.
-    pub(crate) in_hand: u32,
-}
+/// The supervisor reads the queue back. A packet that was in hand before is the worker's, and is thrown away where it is found.
+const READING: u64 = 1 << 33;
 
 /// One slot's page.
 #[derive(Debug)]
@@ -125,32 +118,44 @@ impl Page {
         self.changed()
     }
 
-    /// This packet is in the program's hand, and in the queue until it is touched; 0: none is. Worker side.
-    pub(crate) fn holds(&self, listener: u32, number: u32) {
-        self.map.store(hand_word(listener), number.into(), Ordering::Release);
-        // Pairs with the fence in `reads_back`: either it sees what is in hand, or we see that it has begun.
-        fence(Ordering::SeqCst);
+    /// It is about to look at its queue, to have the packet in hand. Worker side; `false`: not now.
+    pub(crate) fn looks(&self, listener: u32) -> bool {
+        self.map.exchange(hand_word(listener), 0, LOOKING)
     }
 
-    /// What is in its hand, as it says. Supervisor side.
+    /// It has not found one. Worker side.
+    pub(crate) fn looked_in_vain(&self, listener: u32) {
+        self.map.exchange(hand_word(listener), LOOKING, 0);
+    }
+
+    /// It has one in hand from now on. Worker side; `false`: the supervisor has begun to read back, and the packet may be anybody's.
+    pub(crate) fn holds(&self, listener: u32, number: u32) -> bool {
+        self.map.exchange(hand_word(listener), LOOKING, number.into())
+    }
+
+    /// Whether it is still its to receive: after the supervisor has begun to read back, the packet is thrown away there. Worker side.
+    pub(crate) fn has(&self, listener: u32, number: u32) -> bool {
+        self.map.load(hand_word(listener), Ordering::SeqCst) == number.into()
+    }
+
+    /// It has received it. Worker side.
+    pub(crate) fn lets_go(&self, listener: u32, number: u32) {
+        self.map.exchange(hand_word(listener), number.into(), 0);
+    }
+
+    /// What is in hand, as the worker says; 0: nothing. Supervisor side.
     pub(crate) fn in_hand(&self, listener: u32) -> u32 {
-        self.map.load(hand_word(listener), Ordering::Acquire) as u32
+        self.map.load(hand_word(listener), Ordering::SeqCst) as u32
     }
 
-    /// What the supervisor said last. Worker side.
-    pub(crate) fn back(&self, listener: u32) -> Back {
-        let word = self.map.load(back_word(listener), Ordering::Acquire);
-        Back { times: (word >> 32) as u32, in_hand: word as u32 }
+    /// The queue of a worker that lives is about to be read back. What is in hand, which is left to the worker. Supervisor side.
+    pub(crate) fn begins_reading(&self, listener: u32) -> u32 {
+        self.map.swap(hand_word(listener), READING, Ordering::SeqCst) as u32
     }
 
-    /// Its queue is about to be read back, while it lives: what is in hand is the worker's. Supervisor side.
-    pub(crate) fn reads_back(&self, listener: u32) -> u32 {
-        let times = u64::from(self.back(listener).times.wrapping_add(1)) << 32;
-        self.map.store(back_word(listener), times, Ordering::Release);
-        fence(Ordering::SeqCst);
-        let in_hand = self.in_hand(listener);
-        self.map.store(back_word(listener), times | u64::from(in_hand), Ordering::Release);
-        in_hand
+    /// It has been read back. Supervisor side.
+    pub(crate) fn ends_reading(&self, listener: u32) {
+        self.map.store(hand_word(listener), 0, Ordering::SeqCst);
     }
 
     /// How many it says that it has adopted: no more than a process has descriptors, that sums stay sums. Supervisor side.

@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use crate::accept::{self, Accepted};
 use crate::bind::{Ask, Key, Terms, Told};
 use crate::connection::Count;
-use crate::handoff::take::{Taken, Taker};
+use crate::handoff::take::{Reader, Taken, Taker};
 use crate::kept::{Kept, Taking};
 use crate::load::Page;
 use crate::place::Local;
@@ -26,7 +26,7 @@ pub(crate) struct Share {
     number: u32,
     pub(crate) local: Local,
     /// Connections that the supervisor accepted.
-    taker: Arc<Taker>,
+    taker: Taker,
     /// Where this worker accepts itself: the socket, and how many connections it wants.
     own: Option<Own>,
     page: Arc<Page>,
@@ -79,12 +79,13 @@ impl Share {
         let (page, kept) = (Arc::new(Page::open(memory)?), Kept::of(&here));
         kept.has_page(&here, &page);
         kept.wants_quiet(quiet);
-        let taker = match own {
+        let queue = Arc::new(queue);
+        let reader = match own {
             // Others read that queue too.
-            Some(_) => Arc::new(Taker::new(queue, None)?),
-            None => kept.taker(queue, &page, number)?,
+            Some(_) => Arc::new(Reader::new(queue.clone(), None)),
+            None => kept.reader(&queue, &page, number),
         };
-        let share = Share { number, local, taker, own, page, here, kept };
+        let share = Share { number, local, taker: Taker::new(queue, reader)?, own, page, here, kept };
         share.here.listens();
         Ok(Arc::new(share))
     }
@@ -92,7 +93,7 @@ impl Share {
     /// A connection of this share was closed or moved away.
     pub(crate) fn closed(&self) {
         self.count(Page::closed);
-        self.taker.closed.notify_waiters();
+        self.taker.tell_closed();
     }
 
     /// A connection of this share was read from for the first time.
@@ -100,9 +101,9 @@ impl Share {
         self.count(Page::begun);
     }
 
-    /// The program touches a connection that it has in hand. (What a dead worker had is moved.)
-    pub(crate) fn claim(&self, number: u32) {
-        self.here.while_alive(|| self.taker.claim(number));
+    /// The program touches a connection that it has in hand; `false`: its worker is dead, and the connection is another's.
+    pub(crate) fn claim(&self, number: u32) -> bool {
+        self.here.while_alive(|| self.taker.claim(number)).is_some()
     }
 
     /// Counts something. The page is the slot's: after this worker's death its successor counts.
@@ -123,7 +124,7 @@ impl Share {
         prepare: impl Fn(OwnedFd) -> io::Result<S>,
     ) -> io::Result<(S, Option<SocketAddr>, Count)> {
         loop {
-            if self.kept.is_draining() {
+            if self.kept.is_draining() && !self.taker.has_found() {
                 // What comes is for others.
                 std::future::pending::<()>().await;
             }
@@ -153,12 +154,12 @@ impl Share {
         &self,
         own: &Own,
         prepare: &impl Fn(OwnedFd) -> io::Result<S>,
-    ) -> io::Result<(Taken<S>, Taking)> {
+    ) -> io::Result<(Taken<S>, Option<Taking>)> {
         loop {
             if own.quiet.load(Ordering::Relaxed) {
                 return self.taker.take(&self.here, &self.kept, prepare, || self.looked()).await;
             }
-            let closed = self.taker.closed.notified();
+            let closed = self.taker.closed();
             let draining = self.kept.draining.notified();
             tokio::pin!(closed);
             closed.as_mut().enable();
@@ -193,7 +194,7 @@ impl Share {
                         Ok(stream) => Taken::Connection(stream, connection.peer, None),
                         Err(error) => Taken::Lost(error),
                     };
-                    return Ok((taken, taking));
+                    return Ok((taken, Some(taking)));
                 }
                 Accepted::ClientGone => {}
                 // A Unix socket that was shut down tells it by this alone, and would be ready for ever.

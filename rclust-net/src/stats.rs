@@ -16,9 +16,10 @@ pub struct Stats {
     pub accepted: u64,
     /// Put into the queues of slots, those again that were moved.
     pub handed: u64,
-    /// Taken back from a slot whose worker died, drained, stopped or blocked, and put where others take them.
+    /// Taken back from a slot whose worker died, drained, stopped or blocked, to be put where others take them.
     pub moved: u64,
-    /// Accepted, and lost in the supervisor: the system let it not be watched for its first bytes. (What is waiting when a listener
+    /// Accepted, and closed by the supervisor: the system let it not be watched for its first bytes, or three workers died with it in
+    /// their hands. (What is waiting when a listener
     /// is closed is told as an event of the supervisor.)
     pub refused: u64,
     /// Accepted, and waiting in the supervisor for a slot or for the client's first bytes.

@@ -145,7 +145,7 @@ fn lie() {
                 for n in 0u64.. {
                     let word = (u64::MAX - n % 1000).to_ne_bytes();
                     // The first word is the supervisor's wish to be told.
-                    for at in (64..8192).step_by(8) {
+                    for at in (64..4096).step_by(8) {
                         let _ = page.write_at(&word, at);
                     }
                     std::thread::sleep(Duration::from_millis(1));

@@ -191,6 +191,12 @@ impl Mapping {
         self.word(at).swap(value, order)
     }
 
+    /// Writes a word if it is `old`; whether it was.
+    #[inline]
+    pub fn exchange(&self, at: usize, old: u64, new: u64) -> bool {
+        self.word(at).compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
     /// Adds to a word and returns what it was.
     pub fn add(&self, at: usize, value: u64, order: Ordering) -> u64 {
         self.word(at).fetch_add(value, order)

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rclust_core::extension::os;
 use rustix::net::{RecvFlags, SocketType};
@@ -27,14 +28,23 @@ pub(crate) struct Connection {
 pub(crate) struct Queue {
     give: OwnedFd,
     take: Arc<OwnedFd>,
-    /// Of the next packet.
-    number: u32,
+    /// The numbers of its first and last packet.
+    numbers: Option<(u32, u32)>,
+}
+
+/// The next packet's number. No two queues have the same one: a worker may have read several of one listener, one after the other.
+fn next_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    match NEXT.fetch_add(1, Ordering::Relaxed) {
+        0 => next_number(),
+        number => number,
+    }
 }
 
 impl Queue {
     pub(crate) fn new() -> io::Result<Queue> {
         let (give, take) = os::socket_pair(SocketType::SEQPACKET)?;
-        Ok(Queue { give, take: Arc::new(take), number: 0 })
+        Ok(Queue { give, take: Arc::new(take), numbers: None })
     }
 
     /// The receiving end, for the slot's workers.
@@ -44,9 +54,10 @@ impl Queue {
 
     /// Puts a connection into the queue; our own copy is closed with it. Without room it comes back.
     pub(crate) fn give(&mut self, connection: Connection) -> Result<(), Connection> {
-        self.number = self.number.wrapping_add(1).max(1);
+        let number = next_number();
+        self.numbers = Some((self.numbers.map_or(number, |(first, _)| first), number));
         let Connection { peer, key, deaths, .. } = connection;
-        let note = note::encode(Note { peer, key, deaths, number: self.number });
+        let note = note::encode(Note { peer, key, deaths, number });
         // EAGAIN and ETOOMANYREFS mean full; another error (ENOBUFS, ENOMEM) means not now.
         match os::send_with(&self.give, &note, &[connection.socket.as_fd()]) {
             Ok(_) => Ok(()),
@@ -60,6 +71,11 @@ impl Queue {
         rustix::io::ioctl_fionread(&*self.take).unwrap_or(0).div_ceil(note::LEN as u64)
     }
 
+    /// Whether a packet of this number may be one of its own.
+    pub(crate) fn has_given(&self, number: u32) -> bool {
+        self.numbers.is_some_and(|(first, last)| number.wrapping_sub(first) <= last.wrapping_sub(first))
+    }
+
     /// Asks its reader, when it comes to its queue, to say so.
     pub(crate) fn ask(&self) -> bool {
         os::send_with(&self.give, &note::QUESTION, &[]).is_ok()
@@ -69,10 +85,17 @@ impl Queue {
     pub(crate) fn read_back(&self) -> Vec<(Connection, u32)> {
         let mut connections = Vec::new();
         loop {
-            let mut bytes = [0; note::LEN];
-            let mut fds = Vec::new();
-            match os::receive_with(&*self.take, &mut bytes, &mut fds, RecvFlags::DONTWAIT) {
-                Ok(received) if received.bytes > 0 => {
+            let receive = |flags| {
+                let (mut bytes, mut fds) = ([0; note::LEN], Vec::new());
+                let received = os::receive_with(&*self.take, &mut bytes, &mut fds, flags | RecvFlags::DONTWAIT);
+                received.map(|received| (received, bytes, fds))
+            };
+            // Without a descriptor left it stays where it is.
+            if receive(RecvFlags::PEEK).is_ok_and(|(looked, ..)| looked.truncated) {
+                return connections;
+            }
+            match receive(RecvFlags::empty()) {
+                Ok((received, bytes, mut fds)) if received.bytes > 0 => {
                     // A question that nobody has read needs no answer any more.
                     if let (Some(socket), Some(note)) = (fds.pop(), note::decode(&bytes[..received.bytes])) {
                         let Note { peer, key, deaths, number } = note;

@@ -10,29 +10,40 @@ use rclust_core::extension::{Here, os};
 use rustix::net::RecvFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::handoff::note::{self, Note};
 use crate::kept::{Kept, Taking};
-use crate::load::{Back, Page};
+use crate::load::Page;
 
 /// How long a worker at its descriptor limit waits for one of its descriptors that is no connection of ours.
 const AT_THE_LIMIT: Duration = Duration::from_millis(100);
 
-/// The reading end of a queue. One for each queue of a worker, however many of its listeners read it.
+/// The reading end of a queue, of one listener.
 #[derive(Debug)]
 pub(crate) struct Taker {
-    queue: AsyncFd<OwnedFd>,
+    /// Of the runtime that the listener was bound in.
+    ready: AsyncFd<Arc<OwnedFd>>,
+    reader: Arc<Reader>,
+}
+
+/// Who reads a queue. One for each queue of a worker, however many of its listeners do.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    queue: Arc<OwnedFd>,
     /// The slot's page, and the listener's number there. `None`: other workers read this queue too, and a connection is taken at once.
     own: Option<(Arc<Page>, u32)>,
     hand: Mutex<Hand>,
     /// A connection of this worker was closed.
-    pub(crate) closed: Notify,
+    closed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Hand {
     /// The packet that the program has and that is in the queue yet.
     number: Option<u32>,
+    /// The one before, which the program has. Where the supervisor reads back it may still be in the queue.
+    passed: u32,
     /// What was received in the place of one that the supervisor had thrown away: the next to be taken.
     found: Option<Packet>,
 }
@@ -88,14 +99,28 @@ impl Packet {
 }
 
 impl Taker {
-    pub(crate) fn new(queue: OwnedFd, own: Option<(Arc<Page>, u32)>) -> io::Result<Taker> {
-        Ok(Taker { queue: os::register_readable(queue)?, own, hand: Mutex::default(), closed: Notify::new() })
+    pub(crate) fn new(queue: Arc<OwnedFd>, reader: Arc<Reader>) -> io::Result<Taker> {
+        Ok(Taker { ready: os::register_readable(queue)?, reader })
     }
 
-    /// Whether it reads this queue.
-    pub(crate) fn reads(&self, queue: &OwnedFd) -> bool {
-        let of = |queue: &OwnedFd| rustix::fs::fstat(queue).map(|stat| (stat.st_dev, stat.st_ino)).ok();
-        of(queue).is_some_and(|other| of(self.queue.get_ref()) == Some(other))
+    /// The program touches a connection that it may have in hand: it is taken.
+    pub(crate) fn claim(&self, number: u32) {
+        self.reader.claim(number);
+    }
+
+    /// Whether the next connection is received already.
+    pub(crate) fn has_found(&self) -> bool {
+        self.reader.hand().found.is_some()
+    }
+
+    /// A connection of this worker was closed.
+    pub(crate) fn closed(&self) -> Notified<'_> {
+        self.reader.closed.notified()
+    }
+
+    /// Tells it.
+    pub(crate) fn tell_closed(&self) {
+        self.reader.closed.notify_waiters();
     }
 
     /// Takes the next connection, which `prepare` makes a stream of; calls `asked` where it finds a question instead.
@@ -109,18 +134,25 @@ impl Taker {
         kept: &Arc<Kept>,
         prepare: impl Fn(OwnedFd) -> io::Result<S>,
         asked: impl Fn(),
-    ) -> io::Result<(Taken<S>, Taking)> {
+    ) -> io::Result<(Taken<S>, Option<Taking>)> {
         loop {
-            // Where something was in hand or found, it was not cleared.
-            let mut guard = self.queue.readable().await?;
-            let closed = self.closed.notified();
+            let found = here.while_alive(|| self.reader.hand().found.take()).flatten();
+            if let Some(packet) = found {
+                match packet.taken(&prepare) {
+                    Taken::Question => asked(),
+                    // Nobody else can have it: also while this worker drains.
+                    taken => return Ok((taken, kept.taking())),
+                }
+            }
+            let mut guard = self.ready.readable().await?;
+            let closed = self.closed();
             tokio::pin!(closed);
             closed.as_mut().enable();
             let Some(taking) = kept.taking() else {
                 // What comes is for others.
                 return std::future::pending().await;
             };
-            match here.while_alive(|| self.take_now(&prepare)).transpose()? {
+            match here.while_alive(|| self.reader.take_now(&prepare)).transpose()? {
                 Some(Tried::Nothing) => guard.clear_ready(),
                 Some(Tried::Gone) => {}
                 Some(Tried::AtTheLimit) => {
@@ -129,45 +161,50 @@ impl Taker {
                     let _ = tokio::time::timeout(AT_THE_LIMIT, closed).await;
                 }
                 Some(Tried::Taken(Taken::Question)) => asked(),
-                Some(Tried::Taken(taken)) => return Ok((taken, taking)),
+                Some(Tried::Taken(taken)) => return Ok((taken, Some(taking))),
                 // What is in the queue is its successor's.
                 None => return std::future::pending().await,
             }
         }
     }
+}
 
-    /// The program touches the connection that it has in hand: it is taken.
-    pub(crate) fn claim(&self, number: u32) {
-        let mut hand = self.hand();
-        if hand.number == Some(number) {
-            self.settle(&mut hand);
-        }
+impl Reader {
+    pub(crate) fn new(queue: Arc<OwnedFd>, own: Option<(Arc<Page>, u32)>) -> Reader {
+        Reader { queue, own, hand: Mutex::default(), closed: Notify::new() }
+    }
+
+    /// Whether it reads this queue.
+    pub(crate) fn reads(&self, queue: &OwnedFd) -> bool {
+        let of = |queue: &OwnedFd| rustix::fs::fstat(queue).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+        of(queue).is_some_and(|other| of(&self.queue) == Some(other))
     }
 
     fn hand(&self) -> MutexGuard<'_, Hand> {
         self.hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn claim(&self, number: u32) {
+        let mut hand = self.hand();
+        if hand.number == Some(number) {
+            self.settle(&mut hand);
+        }
+    }
+
     /// What is in hand is taken. (A second descriptor of it comes along and is closed: the stream has the first.)
     fn settle(&self, hand: &mut Hand) {
-        let Some(number) = hand.number.take() else { return };
+        let Some((number, (page, listener))) = hand.number.take().zip(self.own.as_ref()) else { return };
+        hand.passed = number;
+        if !page.has(*listener, number) {
+            return;
+        }
         match self.receive(RecvFlags::empty()) {
-            // Not ours: the supervisor has read the queue back meanwhile, and left us what we have.
+            // The supervisor began to read back in this moment.
             Ok(Some(packet)) if !packet.is(number) => hand.found = Some(packet),
             // An error is the next one's to return.
             _ => {}
         }
-        self.holds(0);
-    }
-
-    fn holds(&self, number: u32) {
-        if let Some((page, listener)) = &self.own {
-            page.holds(*listener, number);
-        }
-    }
-
-    fn back(&self) -> Option<Back> {
-        self.own.as_ref().map(|(page, listener)| page.back(*listener))
+        page.lets_go(*listener, number);
     }
 
     fn take_now<S>(&self, prepare: impl Fn(OwnedFd) -> io::Result<S>) -> io::Result<Tried<S>> {
@@ -176,43 +213,50 @@ impl Taker {
         if let Some(packet) = hand.found.take() {
             return Ok(Tried::Taken(packet.taken(prepare)));
         }
-        let before = self.back();
-        let (socket, note) = match self.receive(RecvFlags::PEEK)? {
+        let Some((page, listener)) = self.own.as_ref().filter(|(page, listener)| page.looks(*listener)) else {
+            return self.take_at_once(hand.passed, prepare);
+        };
+        let looked = match self.receive(RecvFlags::PEEK) {
+            Ok(Some(Packet::Connection(socket, note))) => prepare(socket).map(|stream| Ok((stream, note))),
+            Ok(Some(Packet::Question)) => Ok(Err(None)),
+            Ok(Some(Packet::Bare(_))) => Ok(Err(Some(Tried::AtTheLimit))),
+            Ok(None) => Ok(Err(Some(Tried::Nothing))),
+            Err(error) => Err(error),
+        };
+        if let Ok(Ok((stream, note))) = looked {
+            if page.holds(*listener, note.number) {
+                hand.number = Some(note.number);
+                return Ok(Tried::Taken(Taken::Connection(stream, note.peer, hand.number)));
+            }
+            // The supervisor has begun to read back.
+            drop(stream);
+            return self.take_at_once(hand.passed, prepare);
+        }
+        page.looked_in_vain(*listener);
+        match looked? {
+            Err(Some(tried)) => Ok(tried),
+            _ => self.take_at_once(hand.passed, prepare),
+        }
+    }
+
+    /// Whoever receives a packet has it.
+    fn take_at_once<S>(&self, passed: u32, prepare: impl Fn(OwnedFd) -> io::Result<S>) -> io::Result<Tried<S>> {
+        match self.receive(RecvFlags::PEEK)? {
             None => return Ok(Tried::Nothing),
             Some(Packet::Bare(_)) => return Ok(Tried::AtTheLimit),
-            Some(Packet::Connection(socket, note)) => (socket, note),
-            Some(Packet::Question) => {
-                let received = self.receive(RecvFlags::empty())?;
-                return Ok(received.map_or(Tried::Gone, |packet| Tried::Taken(packet.taken(prepare))));
-            }
-        };
-        let stream = prepare(socket)?;
-        self.holds(note.number);
-        if before.is_some() && self.back() == before {
-            // Who reads back from now on sees that it is ours.
-            hand.number = Some(note.number);
-            return Ok(Tried::Taken(Taken::Connection(stream, note.peer, hand.number)));
+            Some(_) => {}
         }
-        // Others read this queue, or the supervisor has begun to: the kernel decides, at once.
-        let received = self.receive(RecvFlags::empty())?;
-        let (back, ours) = (self.back(), Tried::Taken(Taken::Connection(stream, note.peer, None)));
-        self.holds(0);
-        let left_to_us =
-            |(before, back): (Back, Back)| back == Back { times: before.times.wrapping_add(1), in_hand: note.number };
-        Ok(match received {
-            Some(packet) if packet.is(note.number) => ours,
-            received if before.zip(back).is_some_and(left_to_us) => {
-                hand.found = received;
-                ours
-            }
-            Some(packet) => Tried::Taken(packet.taken(prepare)),
+        Ok(match self.receive(RecvFlags::empty())? {
             None => Tried::Gone,
+            // The program has it already: only the supervisor has not yet thrown it away.
+            Some(packet) if packet.is(passed) => Tried::Gone,
+            Some(packet) => Tried::Taken(packet.taken(prepare)),
         })
     }
 
     fn receive(&self, flags: RecvFlags) -> io::Result<Option<Packet>> {
         let (mut bytes, mut fds) = ([0; note::LEN], Vec::new());
-        let received = match os::receive_with(self.queue.get_ref(), &mut bytes, &mut fds, flags | RecvFlags::DONTWAIT) {
+        let received = match os::receive_with(&*self.queue, &mut bytes, &mut fds, flags | RecvFlags::DONTWAIT) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
@@ -232,7 +276,10 @@ impl Taker {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::collections::VecDeque;
     use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
 
     use super::*;
     use crate::handoff::queue::{Connection, Queue};
@@ -266,10 +313,10 @@ mod tests {
         }
 
         /// A worker's side of it.
-        fn taker(&self, own: bool) -> Taker {
+        fn taker(&self, own: bool) -> Reader {
             let page = Page::open(self.memory.try_clone().unwrap()).unwrap();
-            let queue = self.lane.queue.as_ref().unwrap().receiving_end().try_clone().unwrap();
-            Taker::new(queue, own.then(|| (Arc::new(page), LISTENER))).unwrap()
+            let queue = self.lane.queue.as_ref().unwrap().receiving_end();
+            Reader::new(queue, own.then(|| (Arc::new(page), LISTENER)))
         }
 
         fn peer(&self, client: usize) -> Option<SocketAddr> {
@@ -291,8 +338,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn what_is_in_hand_is_in_the_queue_until_it_is_claimed_or_the_next_one_is_wanted() {
+    #[test]
+    fn what_is_in_hand_is_in_the_queue_until_it_is_claimed_or_the_next_one_is_wanted() {
         let mut given = Given::new(2);
         let taker = given.taker(true);
         let (peer, number) = of(taker.take_now(Ok));
@@ -308,8 +355,8 @@ mod tests {
         assert_eq!(given.read_back(false), []);
     }
 
-    #[tokio::test]
-    async fn what_was_in_hand_of_a_dead_worker_is_moved_and_what_is_in_hand_of_a_living_one_is_not() {
+    #[test]
+    fn what_was_in_hand_of_a_dead_worker_is_moved_and_what_is_in_hand_of_a_living_one_is_not() {
         let mut given = Given::new(3);
         let first = given.taker(true);
         of(first.take_now(Ok));
@@ -323,12 +370,11 @@ mod tests {
         // What comes afterwards is not mistaken for it.
         given.one_more();
         taker.claim(number.unwrap());
-        assert_eq!(given.read_back(true), [], "it was received in its place, and is the worker's");
-        assert_eq!(of(taker.take_now(Ok)), (given.peer(3), None));
+        assert_eq!(of(taker.take_now(Ok)).0, given.peer(3));
     }
 
-    #[tokio::test]
-    async fn what_could_not_be_made_a_stream_of_stays_in_the_queue() {
+    #[test]
+    fn what_could_not_be_made_a_stream_of_stays_in_the_queue() {
         let given = Given::new(1);
         let taker = given.taker(true);
         let refused = taker.take_now(|_| Err::<(), _>(io::ErrorKind::OutOfMemory.into()));
@@ -337,8 +383,8 @@ mod tests {
         assert_eq!(of(taker.take_now(Ok)).0, given.peer(0));
     }
 
-    #[tokio::test]
-    async fn what_the_supervisor_took_back_in_that_moment_is_not_taken() {
+    #[test]
+    fn what_the_supervisor_took_back_in_that_moment_is_not_taken() {
         let given = std::cell::RefCell::new(Given::new(2));
         let taker = given.borrow().taker(true);
         let back = Cell::new(Vec::new());
@@ -346,24 +392,97 @@ mod tests {
             back.set(given.borrow_mut().read_back(true));
             Ok(socket)
         });
-        assert!(matches!(tried, Ok(Tried::Gone)), "{tried:?}");
+        assert!(matches!(tried, Ok(Tried::Nothing)), "{tried:?}");
         let given = given.into_inner();
         assert_eq!(back.take(), [(given.peer(0), 0), (given.peer(1), 0)]);
         assert_eq!(given.page.in_hand(LISTENER), 0);
     }
 
-    #[tokio::test]
-    async fn two_workers_who_look_at_one_packet_take_one_connection_each() {
+    #[test]
+    fn while_the_supervisor_reads_back_who_receives_has_it() {
+        let mut given = Given::new(4);
+        let taker = given.taker(true);
+        of(taker.take_now(Ok));
+        let in_hand = given.page.begins_reading(LISTENER);
+        // What it has is not handed out again, and what it finds is its own at once.
+        assert!(matches!(taker.take_now(Ok).unwrap(), Tried::Gone));
+        assert_eq!(of(taker.take_now(Ok)), (given.peer(1), None));
+        given.page.ends_reading(LISTENER);
+        assert_ne!(in_hand, 0);
+        assert_eq!(given.read_back(true), [(given.peer(2), 0), (given.peer(3), 0)]);
+    }
+
+    #[test]
+    fn of_a_queue_that_several_workers_read_each_takes_at_once() {
         let given = Given::new(2);
         let [first, second] = [given.taker(false), given.taker(false)];
-        let other = Cell::new(None);
-        // While the first prepares what it looked at, the second takes it.
-        let taken = first.take_now(|socket| {
-            if given.lane.queue.as_ref().unwrap().untaken() == 2 {
-                other.set(of(second.take_now(Ok)).0);
+        assert_eq!(of(first.take_now(Ok)), (given.peer(0), None));
+        assert_eq!(of(second.take_now(Ok)), (given.peer(1), None));
+        assert_eq!(given.page.in_hand(LISTENER), 0);
+    }
+
+    /// Two workers take and claim in their own time, while the supervisor gives, reads back from both and gives that anew.
+    #[test]
+    fn under_read_backs_nothing_is_lost_and_nothing_handed_out_twice() {
+        const ALL: u16 = 20_000;
+        let mut slots = [Given::new(0), Given::new(0)];
+        let (done, mut rng) = (AtomicBool::new(false), fastrand::Rng::with_seed(7));
+        let mut had: Vec<u16> = thread::scope(|scope| {
+            let workers: Vec<_> = slots
+                .iter()
+                .map(|slot| {
+                    let (taker, done, mut rng) = (slot.taker(true), &done, rng.fork());
+                    scope.spawn(move || {
+                        let mut had = Vec::new();
+                        loop {
+                            let last = done.load(Ordering::Acquire);
+                            match taker.take_now(Ok).unwrap() {
+                                Tried::Taken(Taken::Connection(_, Some(peer), number)) => {
+                                    had.push(peer.port());
+                                    // What it does not claim here it claims when it comes for the next one.
+                                    if let (Some(number), true) = (number, rng.bool()) {
+                                        (0..rng.u32(..200)).for_each(|_| std::hint::spin_loop());
+                                        taker.claim(number);
+                                    }
+                                }
+                                Tried::Nothing | Tried::Gone if last => return had,
+                                Tried::Nothing | Tried::Gone => thread::yield_now(),
+                                other => panic!("{other:?}"),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let nothing: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+            let connection = |port: u16| {
+                let peer = Some(SocketAddr::from(([127, 0, 0, 1], port)));
+                Connection { socket: nothing.try_clone().unwrap(), peer, key: 0, deaths: 0 }
+            };
+            let (mut next, mut back) = (0, VecDeque::new());
+            while next < ALL || !back.is_empty() {
+                let slot = &mut slots[rng.usize(..2)];
+                if rng.u8(..4) == 0 {
+                    back.extend(slot.lane.read_back(&slot.page, LISTENER, true));
+                }
+                let given = back.pop_front().or_else(|| (next < ALL).then(|| connection(next)));
+                next +=
+                    u16::from(given.as_ref().is_some_and(|given| given.peer.is_some_and(|peer| peer.port() == next)));
+                let queue = slot.lane.queue.as_mut().unwrap();
+                if let Some(Err(full)) = given.map(|given| queue.give(given)) {
+                    back.push_front(full);
+                    thread::yield_now();
+                }
             }
-            Ok(socket)
+            done.store(true, Ordering::Release);
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
         });
-        assert_eq!((other.take(), of(taken)), (given.peer(0), (given.peer(1), None)));
+        had.sort_unstable();
+        let twice: Vec<_> = had.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        assert_eq!(
+            (had.len(), twice.len()),
+            (ALL.into(), 0),
+            "handed out, and twice: {:?}",
+            &twice[..twice.len().min(9)]
+        );
     }
 }
