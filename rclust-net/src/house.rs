@@ -73,8 +73,8 @@ impl Lane {
     /// What the kernel knows of its queue: untaken and taken. (Of one that its program has in hand the worker's word is believed.)
     pub(crate) fn counted(&self, page: &Page, listener: u32) -> (u64, u64) {
         let untaken = self.queue.as_ref().map_or(0, |queue| {
-            let in_hand = page.in_hand(listener);
-            queue.untaken().saturating_sub(u64::from(in_hand != 0 && queue.has_given(in_hand)))
+            let in_hand = page.held(listener).is_some_and(|number| queue.has_given(number));
+            queue.untaken().saturating_sub(u64::from(in_hand))
         });
         (untaken, self.handed.saturating_sub(untaken))
     }

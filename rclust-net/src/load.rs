@@ -5,7 +5,8 @@
 //!        8 adopted                      connections that the worker has and no listener of the supervisor gave it
 //!        64 + 32 n: taken, closed, begun       of listener n, counted up by the worker (begun: read from, or closed unread)
 //!                   hand                       the number of the packet that the worker's program has and has not touched, which is in
-//!                                              the queue yet; LOOKING: the worker looks for one; READING: the supervisor reads the queue back
+//!                                              the queue yet, with GOING: and is about to be received; LOOKING: the worker looks for one;
+//!                                              READING: the supervisor reads the queue back
 //! ```
 //! How many were handed is the supervisor's own count; what the worker writes is clamped between it and 0, so that a lying
 //! worker changes its own share and nothing else. What is in hand is the worker's word too: by a false one it loses what is in its queue.
@@ -51,6 +52,9 @@ fn hand_word(listener: u32) -> usize {
 
 /// The worker looks at its queue.
 const LOOKING: u64 = 1 << 32;
+
+/// The worker receives what it had in hand: it is in the queue or not.
+const GOING: u64 = 1 << 34;
 
 /// The supervisor reads the queue back. A packet that was in hand before is the worker's, and is thrown away where it is found.
 const READING: u64 = 1 << 33;
@@ -133,19 +137,24 @@ impl Page {
         self.map.exchange(hand_word(listener), LOOKING, number.into())
     }
 
-    /// Whether it is still its to receive: after the supervisor has begun to read back, the packet is thrown away there. Worker side.
-    pub(crate) fn has(&self, listener: u32, number: u32) -> bool {
-        self.map.load(hand_word(listener), Ordering::SeqCst) == number.into()
+    /// It is about to receive it. Worker side; `false`: the supervisor has begun to read back, and throws it away where it finds it.
+    pub(crate) fn lets_go(&self, listener: u32, number: u32) -> bool {
+        self.map.exchange(hand_word(listener), number.into(), GOING | u64::from(number))
     }
 
     /// It has received it. Worker side.
-    pub(crate) fn lets_go(&self, listener: u32, number: u32) {
-        self.map.exchange(hand_word(listener), number.into(), 0);
+    pub(crate) fn has_let_go(&self, listener: u32, number: u32) {
+        self.map.exchange(hand_word(listener), GOING | u64::from(number), 0);
     }
 
-    /// What is in hand, as the worker says; 0: nothing. Supervisor side.
+    /// What was in hand of a worker that is dead, as it said; 0: nothing. Supervisor side.
     pub(crate) fn in_hand(&self, listener: u32) -> u32 {
         self.map.load(hand_word(listener), Ordering::SeqCst) as u32
+    }
+
+    /// The number of the packet that is in hand, and in the queue, as the worker says. Supervisor side.
+    pub(crate) fn held(&self, listener: u32) -> Option<u32> {
+        u32::try_from(self.map.load(hand_word(listener), Ordering::SeqCst)).ok().filter(|number| *number != 0)
     }
 
     /// The queue of a worker that lives is about to be read back. What is in hand, which is left to the worker. Supervisor side.

@@ -195,7 +195,7 @@ impl Reader {
     fn settle(&self, hand: &mut Hand) {
         let Some((number, (page, listener))) = hand.number.take().zip(self.own.as_ref()) else { return };
         hand.passed = number;
-        if !page.has(*listener, number) {
+        if !page.lets_go(*listener, number) {
             return;
         }
         match self.receive(RecvFlags::empty()) {
@@ -204,7 +204,7 @@ impl Reader {
             // An error is the next one's to return.
             _ => {}
         }
-        page.lets_go(*listener, number);
+        page.has_let_go(*listener, number);
     }
 
     fn take_now<S>(&self, prepare: impl Fn(OwnedFd) -> io::Result<S>) -> io::Result<Tried<S>> {
@@ -410,6 +410,25 @@ mod tests {
         given.page.ends_reading(LISTENER);
         assert_ne!(in_hand, 0);
         assert_eq!(given.read_back(true), [(given.peer(2), 0), (given.peer(3), 0)]);
+    }
+
+    #[test]
+    fn what_is_in_hand_of_a_listener_that_was_dropped_and_bound_again_is_not_mistaken() {
+        let mut given = Given::new(1);
+        let before = given.taker(true);
+        let (_, parked) = of(before.take_now(Ok));
+        // The same listener's number, the same page, another queue.
+        drop(std::mem::replace(&mut given.lane, Lane::new(Some(Queue::new().unwrap()))));
+        (0..3).for_each(|_| given.one_more());
+        let now = given.taker(true);
+        assert_eq!(of(now.take_now(Ok)), (given.peer(1), None), "taken at once, while the other is in hand");
+        assert_eq!(given.lane.counted(&given.page, LISTENER), (2, 1));
+        assert_eq!(given.read_back(true), [(given.peer(2), 0), (given.peer(3), 0)]);
+        given.one_more();
+        let (peer, number) = of(now.take_now(Ok));
+        assert!(peer == given.peer(4) && number.is_some());
+        before.claim(parked.unwrap());
+        assert_eq!(given.page.held(LISTENER), number, "the touch of one is not the other's");
     }
 
     #[test]
