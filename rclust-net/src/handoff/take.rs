@@ -216,27 +216,26 @@ impl Reader {
         let Some((page, listener)) = self.own.as_ref().filter(|(page, listener)| page.looks(*listener)) else {
             return self.take_at_once(hand.passed, prepare);
         };
-        let looked = match self.receive(RecvFlags::PEEK) {
-            Ok(Some(Packet::Connection(socket, note))) => prepare(socket).map(|stream| Ok((stream, note))),
-            Ok(Some(Packet::Question)) => Ok(Err(None)),
-            Ok(Some(Packet::Bare(_))) => Ok(Err(Some(Tried::AtTheLimit))),
-            Ok(None) => Ok(Err(Some(Tried::Nothing))),
+        let tried = match self.receive(RecvFlags::PEEK) {
+            Ok(Some(Packet::Connection(socket, note))) => match prepare(socket) {
+                Ok(stream) => {
+                    if page.holds(*listener, note.number) {
+                        hand.number = Some(note.number);
+                        return Ok(Tried::Taken(Taken::Connection(stream, note.peer, hand.number)));
+                    }
+                    // The supervisor has begun to read back.
+                    drop(stream);
+                    return self.take_at_once(hand.passed, prepare);
+                }
+                Err(error) => Err(error),
+            },
+            Ok(Some(Packet::Question)) => self.take_at_once(hand.passed, prepare),
+            Ok(Some(Packet::Bare(_))) => Ok(Tried::AtTheLimit),
+            Ok(None) => Ok(Tried::Nothing),
             Err(error) => Err(error),
         };
-        if let Ok(Ok((stream, note))) = looked {
-            if page.holds(*listener, note.number) {
-                hand.number = Some(note.number);
-                return Ok(Tried::Taken(Taken::Connection(stream, note.peer, hand.number)));
-            }
-            // The supervisor has begun to read back.
-            drop(stream);
-            return self.take_at_once(hand.passed, prepare);
-        }
         page.looked_in_vain(*listener);
-        match looked? {
-            Err(Some(tried)) => Ok(tried),
-            _ => self.take_at_once(hand.passed, prepare),
-        }
+        tried
     }
 
     /// Whoever receives a packet has it.
