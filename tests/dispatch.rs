@@ -1,7 +1,8 @@
 //! Dispatch policies: who gets a connection, and who gets it when that one dies.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use rclust_tests::client::Connection;
@@ -59,6 +60,13 @@ fn first_bytes_decide_and_who_sends_none_holds_up_nobody() {
     }
     assert_eq!(seen.len(), 4, "{seen:?}");
     assert!(began.elapsed() < Duration::from_millis(900), "the silent ones held them up: {:?}", began.elapsed());
+    // Who says no more is not waited for.
+    let mut end = TcpStream::connect(&address).unwrap();
+    end.write_all(b"no_word").unwrap();
+    end.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    end.read_to_string(&mut answer).unwrap();
+    assert!(answer.split_whitespace().count() == 2 && began.elapsed() < Duration::from_millis(950), "{answer}");
     // They go by their address when their time is up: all to one slot.
     let mut observer = Line::open(&address).unwrap();
     eventually("nobody is waited for", || (number(&observer.ask("stats").unwrap(), "waiting") == 0).then_some(()));

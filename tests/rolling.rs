@@ -1,7 +1,11 @@
 //! Reloads under load: the program's file is replaced, a signal is sent, and no client notices.
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rclust_tests::load::Load;
@@ -23,6 +27,30 @@ fn serving(program: &Path, workers: &str, dispatch: &str) -> (Running, std::net:
     let mut running = start(&mut command);
     let address = running.own("listening on ").parse().expect("an address");
     (running, address)
+}
+
+#[test]
+fn a_body_that_binds_late_is_replaced_by_one_that_listens() {
+    let mut running = start(command(env!("CARGO_BIN_EXE_server")).arg("slow").env("WEB_CONCURRENCY", "2"));
+    let address: SocketAddr = running.after("] first ").parse().expect("an address");
+    running.after("] first ");
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = {
+        let stop = stop.clone();
+        thread::spawn(move || {
+            let mut connected = 0;
+            while !stop.load(Ordering::Acquire) {
+                TcpStream::connect(address).expect("somebody listens");
+                connected += 1;
+                thread::sleep(Duration::from_millis(5));
+            }
+            connected
+        })
+    };
+    running.signal(Signal::HUP);
+    running.line("reload: done");
+    stop.store(true, Ordering::Release);
+    assert!(clients.join().expect("no connection was refused") > 100);
 }
 
 #[test]

@@ -119,7 +119,8 @@ impl<W: Worker> Context<W> {
     }
 
     /// Says that this worker can serve. Only the body of `main` needs it: its worker is otherwise ready with its first
-    /// listener, or after a second of staying up. Saying it twice does no harm.
+    /// listener, or after a second of staying up. (Not so where an incarnation before it in its slot has listened: then the listener is
+    /// waited for, so that a reload leaves no port without anybody, for as long as the start timeout allows.) Saying it twice does no harm.
     pub fn ready(&self) {
         say_ready(&self.endpoint, &self.control);
     }

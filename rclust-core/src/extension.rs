@@ -183,6 +183,9 @@ impl Here {
     /// This worker listens: a body's worker is ready with that.
     pub fn listens(&self) {
         if self.control.ready_by_listening {
+            if !self.control.listened.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                self.control.say(&ToSupervisor::Listens);
+            }
             say_ready(&self.endpoint, &self.control);
         }
     }

@@ -29,7 +29,7 @@ pub type UnixStream = Stream<tokio::net::UnixStream>;
 ///
 /// A worker that dies with a connection that it was handed by the supervisor and that its program has not touched (read from, written to,
 /// dereferenced, sent away, unwrapped, dropped) leaves it to another worker. Not if it came for the next one meanwhile, and not if its
-/// queue was read back before: because it drains, or took nothing for 150 ms while others waited.
+/// queue was read back before: because it drains, or took nothing for 150 ms while others waited. A panic that unwinds drops it.
 ///
 /// While its worker drains, reads and writes of a connection that counts put the close off (`Context::shutdown`). What goes past this type
 /// is not seen: tokio's `try_read`, `split`, `into_inner`.

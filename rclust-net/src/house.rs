@@ -53,7 +53,7 @@ pub(crate) struct Lane {
     pub(crate) queue: Option<Queue>,
     /// Put into it since the current incarnation began, and not read back.
     pub(crate) handed: u64,
-    /// Put into it ever.
+    /// Put into it ever. Where its worker accepts itself: what its incarnations before took.
     pub(crate) total: u64,
     /// How often the current worker has bound it: it has dropped its share when it has dropped each.
     pub(crate) binds: u32,
@@ -105,6 +105,13 @@ impl Lane {
     /// How its connections stand.
     pub(crate) fn load(&self, said: Said) -> Load {
         if self.queue.is_some() { Load::new(self.handed, said) } else { Load::own(said) }
+    }
+
+    /// Where its worker accepts itself: what that took is kept, because its page ends.
+    pub(crate) fn keep_taken(&mut self, page: &Page, listener: u32) {
+        if self.queue.is_none() {
+            self.total = self.total.saturating_add(page.read(listener).taken);
+        }
     }
 
     /// A new incarnation begins.
@@ -212,8 +219,11 @@ impl Bound {
     }
 
     /// Holds what came back, before what came later.
-    pub(crate) fn hold(&mut self, back: Vec<Connection>) {
+    ///
+    /// How many were closed, because workers died with them in their hands.
+    pub(crate) fn hold(&mut self, back: Vec<Connection>) -> u64 {
         self.moved += back.len() as u64;
+        let refused = self.refused;
         for connection in back.into_iter().rev() {
             if connection.deaths < DEATHS {
                 self.held.push_front(connection);
@@ -222,6 +232,7 @@ impl Bound {
             }
         }
         self.room.notify_one();
+        self.refused - refused
     }
 }
 
@@ -280,6 +291,11 @@ impl House {
             Some(slot) => {
                 slot.current = worker;
                 (slot.ready, slot.alive) = (false, true);
+                for (number, bound) in &mut self.listeners {
+                    if let Some(lane) = bound.lanes.get_mut(&worker.slot.0) {
+                        lane.keep_taken(&slot.page, *number);
+                    }
+                }
                 slot.page.reset();
             }
             None => match Page::create() {
@@ -319,11 +335,20 @@ impl House {
     /// A worker takes nothing more: what it has not taken is for others.
     pub(crate) fn take_back(&mut self, worker: WorkerId, lives: bool) {
         let Some(slot) = self.slots.get(&worker.slot.0).filter(|slot| slot.current == worker) else { return };
+        let mut closed = Vec::new();
         for (number, bound) in &mut self.listeners {
             if let Some(lane) = bound.lanes.get_mut(&worker.slot.0) {
                 let back = lane.read_back(&slot.page, *number, lives);
-                bound.hold(back);
+                if bound.hold(back) > 0 {
+                    closed.push(*number);
+                }
             }
+        }
+        for number in closed {
+            let text = format!(
+                "a connection is closed: {DEATHS} workers died with it in their hands, before they read a byte of it"
+            );
+            self.troubled(number, text);
         }
         self.tell_if_quiet();
     }
@@ -399,7 +424,7 @@ impl House {
                 slot: *slot,
                 name: state.name.to_string(),
                 takes: state.ready && !lane.stall.is_away(),
-                handed: if lane.queue.is_some() { lane.total } else { said.taken },
+                handed: lane.total + if lane.queue.is_some() { 0 } else { said.taken },
                 open: load.open,
                 untaken: load.untaken,
                 retiring: state.retired.as_ref().and_then(|retired| retired.load(number)).map_or(0, |load| load.open),

@@ -298,13 +298,18 @@ impl House {
         if stopping {
             return Some((look, true));
         }
-        let mut failed = None;
+        let (mut failed, mut revived) = (None, false);
         if let Some(at) = kernel.retry.filter(|at| now < *at) {
             look.next = Some(at);
         } else if !kernel.way.per_slot {
             kernel.retry = None;
+            let before = kernel.members.first().map(|member| member.id);
             match kernel.revive(0) {
-                Ok(at) => look.watch = Some((kernel.members[at].id, kernel.members[at].socket.clone())),
+                Ok(at) => {
+                    let member = &kernel.members[at];
+                    look.watch = Some((member.id, member.socket.clone()));
+                    revived = before != Some(member.id);
+                }
                 Err(error) => {
                     kernel.retry = Some(now + RETRY);
                     look.next = kernel.retry;
@@ -323,6 +328,9 @@ impl House {
             } else if somebody {
                 look.next = Some(look.next.map_or(down + GRACE, |next: Instant| next.min(down + GRACE)));
             }
+        }
+        if revived {
+            self.troubled(number, "a worker shut it down, it is bound again".to_owned());
         }
         if let Some(error) = failed {
             self.troubled(number, format!("a worker shut it down, and it cannot be bound again: {error}"));

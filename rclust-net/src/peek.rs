@@ -19,8 +19,12 @@ const BYTES: usize = 4096;
 /// How long a client's first bytes are waited for.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Clients of one listener whose first bytes are waited for.
-pub(crate) const WAITING: u32 = 1024;
+/// Clients of one listener whose first bytes are waited for: 1024, or a quarter of the descriptors that this process may have open. The others
+/// are for its workers.
+pub(crate) fn most() -> u32 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    u32::try_from(limit / 4).unwrap_or(u32::MAX).min(1024)
+}
 
 /// What a look came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +87,12 @@ pub(crate) async fn wait(house: Shared, number: u32, connection: Connection, key
 async fn first(socket: &AsyncFd<OwnedFd>, key: &KeyOf) -> Peeked {
     loop {
         let Ok(mut guard) = socket.readable().await else { return Peeked::NoKey };
+        // The end of what the client says stays news for ever, and nothing comes after it.
+        let closed = guard.ready().is_read_closed();
         // Cleared before the look, which takes nothing away: only what comes later is news.
         guard.clear_ready();
         match look(socket.get_ref(), key) {
+            Peeked::More if closed => return Peeked::NoKey,
             Peeked::More => {}
             peeked => return peeked,
         }

@@ -130,7 +130,7 @@ impl House {
         let key_of = key_of.clone();
         match peek::look(&connection.socket, &key_of) {
             Peeked::Key(key) => connection.key = key,
-            Peeked::More if bound.peeking < peek::WAITING && !stopping => {
+            Peeked::More if bound.peeking < peek::most() && !stopping => {
                 bound.peeking += 1;
                 return Some(key_of);
             }

@@ -97,6 +97,7 @@ impl House {
         for (listener, bound) in &mut self.listeners {
             let before = bound.lanes.remove(&number).map(|mut lane| {
                 bound.hold(lane.read_back(&retired.page, *listener, alive));
+                lane.keep_taken(&retired.page, *listener);
                 lane
             });
             match (next.lanes.remove(listener), &before) {

@@ -91,6 +91,10 @@ async fn main(cx: cluster::Context) -> cluster::Result<()> {
     if let Some((_, name)) = std::env::var("DISPATCH").ok().as_deref().and_then(|dispatch| dispatch.split_once(':')) {
         builder = builder.dispatch(net::Dispatch::custom(name));
     }
+    if way == "slow" {
+        // Longer than a body without a listener is waited for.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    }
     let listener = match builder.bind(&addr).await {
         Ok(listener) => listener,
         Err(error) if way == "bind-error" => {

@@ -106,6 +106,8 @@ pub(crate) struct Control {
     watched: Mutex<HashMap<u64, Slot>>,
     /// Whether the first listener makes this worker ready (else `start` does, by returning).
     pub(crate) ready_by_listening: bool,
+    /// That it listens was said.
+    pub(crate) listened: AtomicBool,
     /// What the extension keeps for this worker.
     pub(crate) kept: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -127,6 +129,7 @@ impl Control {
             downs: Mutex::default(),
             watched: Mutex::default(),
             ready_by_listening,
+            listened: AtomicBool::new(false),
             kept: OnceLock::new(),
         })
     }

@@ -498,7 +498,8 @@ fn worker(init: Option<Init>, program: impl Program, booted: Boot, thread: Optio
         previous: message.previous,
     });
     let schemas = message.schemas;
-    let life = Life { facts, endpoint: endpoint.clone(), control: control.clone(), args: message.args, schemas };
+    let (args, awaits_listener) = (message.args, message.awaits_listener);
+    let life = Life { facts, endpoint: endpoint.clone(), control: control.clone(), args, awaits_listener, schemas };
     let Last { ending, code } = program.work(life, &message.role, &runtime);
     endpoint.ring_all();
     let code = code.unwrap_or(match &ending {

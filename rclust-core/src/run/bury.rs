@@ -98,6 +98,7 @@ impl Supervise {
     /// A slot will never be filled again. What waits for it is dead, once its senders know that they write nothing more.
     pub(crate) fn give_up(&mut self, gone: Gone) {
         let slot = gone.worker.slot;
+        self.listened.remove(&slot);
         self.again.remove(&slot);
         for side in [slot, slot.other_seat()] {
             for peer in self.shared.board.peers_of(side) {

@@ -62,6 +62,7 @@ impl Supervise {
                 self.tell_extension(extension::Event::Ready { worker });
                 self.decide(Event::Ready { worker });
             }
+            ToSupervisor::Listens => drop(self.listened.insert(worker.slot)),
             ToSupervisor::Ending(ending) => live.ending = Some(ending),
             ToSupervisor::Request { id, request } => {
                 if matches!(request, Request::Extension(_)) {

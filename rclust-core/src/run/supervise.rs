@@ -99,6 +99,8 @@ pub(crate) struct Supervise {
     pub(crate) last: HashMap<Slot, (u32, Incarnation)>,
     /// The messages that were in hand of a dead incarnation, and are delivered again.
     pub(crate) again: HashMap<Slot, Again>,
+    /// The slots whose body has listened.
+    pub(crate) listened: HashSet<Slot>,
     /// Lanes of slots that are gone with peers that may still write there: (slot, peer).
     pub(crate) closing: HashMap<(Slot, Slot), Gone>,
     /// With whom a slot's lanes were spoilt, in the life of its worker.
@@ -253,6 +255,7 @@ fn prepare(
                 reloads: Reloads::default(),
                 last: HashMap::new(),
                 again: HashMap::new(),
+                listened: HashSet::new(),
                 closing: HashMap::new(),
                 spoilt: HashMap::new(),
                 tracks: Tracks::default(),

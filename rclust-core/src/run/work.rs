@@ -25,7 +25,7 @@ const TURN: usize = 64;
 /// The first bytes of an undecodable message that the supervisor is sent.
 const SAMPLE: usize = 64 << 10;
 
-/// A body that binds nothing and says nothing is taken for ready after this long.
+/// A body that binds nothing and says nothing is taken for ready after this long, unless its slot has had a listener.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// A new process that is about to play a role.
@@ -34,6 +34,8 @@ pub struct Life {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) control: Arc<Control>,
     pub(crate) args: Vec<u8>,
+    /// An incarnation before it had a listener.
+    pub(crate) awaits_listener: bool,
     /// What the supervisor takes the role's messages and arguments for.
     pub(crate) schemas: (u64, u64),
 }
@@ -219,7 +221,8 @@ where
     tokio::pin!(body);
     let settled = tokio::time::sleep(SETTLED);
     tokio::pin!(settled);
-    let mut settling = true;
+    // Where the one before listens, the port would be without anybody meanwhile.
+    let mut settling = !life.awaits_listener;
     loop {
         tokio::select! {
             report = &mut body => {

@@ -29,6 +29,8 @@ pub(crate) struct BootMessage {
     pub(crate) previous: Option<ExitReason>,
     /// Which of the program's roles it plays.
     pub(crate) role: String,
+    /// An incarnation before it had a listener: a body is not ready before it has one too.
+    pub(crate) awaits_listener: bool,
     /// The role's arguments, as the user's type encodes them.
     #[serde(with = "bytes")]
     pub(crate) args: Vec<u8>,
@@ -211,6 +213,8 @@ pub(crate) enum ToSupervisor {
         #[serde(with = "bytes")]
         bytes: Vec<u8>,
     },
+    /// My body listens, for the first time.
+    Listens,
     /// Tell me when this slot's incarnation ends.
     Watch {
         /// Which.
