@@ -119,8 +119,8 @@ impl<W: Worker> Context<W> {
     }
 
     /// Says that this worker can serve. Only the body of `main` needs it: its worker is otherwise ready with its first
-    /// listener, or after a second of staying up. (Not so where an incarnation before it in its slot has listened: then the listener is
-    /// waited for, so that a reload leaves no port without anybody, for as long as the start timeout allows.) Saying it twice does no harm.
+    /// listener, or after a second of staying up. (After 24 s where it is to replace one, in a reload, in whose slot there was a listener: so that
+    /// no port is without anybody.) Saying it twice does no harm.
     pub fn ready(&self) {
         say_ready(&self.endpoint, &self.control);
     }

@@ -110,13 +110,14 @@ impl Lane {
     /// Where its worker accepts itself: what that took is kept, because its page ends.
     pub(crate) fn keep_taken(&mut self, page: &Page, listener: u32) {
         if self.queue.is_none() {
-            self.total = self.total.saturating_add(page.read(listener).taken);
+            self.total += page.read(listener).taken.min(u64::from(u32::MAX));
         }
     }
 
     /// A new incarnation begins.
     fn reset(&mut self) {
-        self.handed = 0;
+        // What could not be read back is the next one's.
+        self.handed = self.queue.as_ref().map_or(0, Queue::untaken);
         self.binds = 0;
         self.stuck = None;
         self.stall = Stall::default();
@@ -128,13 +129,9 @@ impl Lane {
         let Some(queue) = &self.queue else { return Vec::new() };
         let in_hand = if lives { page.begins_reading(listener) } else { page.in_hand(listener) };
         let mut back = Vec::new();
-        for (mut connection, number) in queue.read_back() {
-            if number == in_hand {
-                if lives {
-                    continue;
-                }
-                connection.deaths += 1;
-            }
+        for (mut connection, number) in queue.read_back(lives.then_some(in_hand)) {
+            // Of one that is dead.
+            connection.deaths += u8::from(number == in_hand);
             back.push(connection);
         }
         if lives {
@@ -376,10 +373,11 @@ impl House {
         let mut empty = Vec::new();
         for (number, bound) in &mut self.listeners {
             let Some(mut lane) = bound.lanes.remove(&slot) else { continue };
-            bound.handed_before += lane.total;
             if let Some(state) = &state {
+                lane.keep_taken(&state.page, *number);
                 bound.hold(lane.read_back(&state.page, *number, false));
             }
+            bound.handed_before += lane.total;
             bound.leave(slot, &self.slots);
             empty.push(*number);
         }
@@ -424,7 +422,7 @@ impl House {
                 slot: *slot,
                 name: state.name.to_string(),
                 takes: state.ready && !lane.stall.is_away(),
-                handed: lane.total + if lane.queue.is_some() { 0 } else { said.taken },
+                handed: lane.total + if lane.queue.is_some() { 0 } else { said.taken.min(u64::from(u32::MAX)) },
                 open: load.open,
                 untaken: load.untaken,
                 retiring: state.retired.as_ref().and_then(|retired| retired.load(number)).map_or(0, |load| load.open),

@@ -46,6 +46,8 @@ pub(crate) struct Kernel {
     next: u32,
     /// It could not be bound again: not to be tried before.
     retry: Option<Instant>,
+    /// One was bound again, which is to be told.
+    revived: bool,
     /// The kernel does not take our program: its own hash chooses, also slots that are down.
     unsteered: bool,
 }
@@ -84,7 +86,15 @@ impl Kernel {
     /// With the first socket.
     pub(crate) fn new(way: Way, socket: Arc<OwnedFd>) -> io::Result<Kernel> {
         let unsteered = !way.per_slot;
-        let mut kernel = Kernel { leftovers: Queue::new()?, way, members: Vec::new(), next: 0, retry: None, unsteered };
+        let mut kernel = Kernel {
+            leftovers: Queue::new()?,
+            way,
+            members: Vec::new(),
+            next: 0,
+            retry: None,
+            revived: false,
+            unsteered,
+        };
         kernel.add(socket);
         Ok(kernel)
     }
@@ -127,6 +137,7 @@ impl Kernel {
         let socket = self.way.listen()?;
         let id = self.next;
         self.next = self.next.wrapping_add(1);
+        self.revived = true;
         let old = self.members.swap_remove(at);
         // As the kernel does with its group: the last one takes the place of one that ends, a new one comes last.
         self.members.push(Member { id, socket, ..old });
@@ -298,18 +309,13 @@ impl House {
         if stopping {
             return Some((look, true));
         }
-        let (mut failed, mut revived) = (None, false);
+        let mut failed = None;
         if let Some(at) = kernel.retry.filter(|at| now < *at) {
             look.next = Some(at);
         } else if !kernel.way.per_slot {
             kernel.retry = None;
-            let before = kernel.members.first().map(|member| member.id);
             match kernel.revive(0) {
-                Ok(at) => {
-                    let member = &kernel.members[at];
-                    look.watch = Some((member.id, member.socket.clone()));
-                    revived = before != Some(member.id);
-                }
+                Ok(at) => look.watch = Some((kernel.members[at].id, kernel.members[at].socket.clone())),
                 Err(error) => {
                     kernel.retry = Some(now + RETRY);
                     look.next = kernel.retry;
@@ -329,7 +335,7 @@ impl House {
                 look.next = Some(look.next.map_or(down + GRACE, |next: Instant| next.min(down + GRACE)));
             }
         }
-        if revived {
+        if self.kernel(number).is_some_and(|kernel| std::mem::take(&mut kernel.revived)) {
             self.troubled(number, "a worker shut it down, it is bound again".to_owned());
         }
         if let Some(error) = failed {

@@ -19,7 +19,7 @@ const BYTES: usize = 4096;
 /// How long a client's first bytes are waited for.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Clients of one listener whose first bytes are waited for: 1024, or a quarter of the descriptors that this process may have open. The others
+/// Clients whose first bytes are waited for, of all listeners: 1024, or a quarter of the descriptors that this process may have open. The others
 /// are for its workers.
 pub(crate) fn most() -> u32 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
@@ -67,7 +67,7 @@ pub(crate) async fn wait(house: Shared, number: u32, connection: Connection, key
     let stopping = hurry.notified();
     tokio::pin!(stopping);
     stopping.as_mut().enable();
-    // A socket that cannot be watched is given away as it is.
+    // One that cannot be watched is lost, and counted as refused.
     let (socket, peeked) = match os::register_readable(socket) {
         Ok(socket) if !house.borrow().is_stopping() => {
             let peeked = tokio::select! {

@@ -123,6 +123,7 @@ impl House {
     /// What is to be done with a connection that was accepted.
     pub(crate) fn accepted(&mut self, number: u32, connection: &mut Connection) -> Option<KeyOf> {
         let stopping = self.is_stopping();
+        let peeking: u32 = self.listeners.values().map(|bound| bound.peeking).sum();
         let bound = self.listeners.get_mut(&number)?;
         bound.accepted += 1;
         connection.key = sticky::key(connection.peer);
@@ -130,7 +131,7 @@ impl House {
         let key_of = key_of.clone();
         match peek::look(&connection.socket, &key_of) {
             Peeked::Key(key) => connection.key = key,
-            Peeked::More if bound.peeking < peek::most() && !stopping => {
+            Peeked::More if peeking < peek::most() && !stopping => {
                 bound.peeking += 1;
                 return Some(key_of);
             }

@@ -126,7 +126,8 @@ impl Share {
         loop {
             if self.kept.is_draining() && !self.taker.has_found() {
                 // What comes is for others.
-                std::future::pending::<()>().await;
+                self.taker.came().await;
+                continue;
             }
             let (taken, _taking) = match &self.own {
                 None => self.taker.take(&self.here, &self.kept, &prepare, || self.looked()).await?,

@@ -183,7 +183,7 @@ impl Supervise {
             attempt: ordered.attempt,
             previous: ordered.previous.clone(),
             role: (launch.role.key)().into_owned(),
-            awaits_listener: self.listened.contains(&worker.slot),
+            awaits_listener: seated.successor && self.listened.contains(&worker.slot),
             args: launch.args.of(worker)?,
             threads: self.home.threads as u32,
             descriptors: self.home.descriptors,

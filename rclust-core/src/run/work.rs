@@ -25,8 +25,12 @@ const TURN: usize = 64;
 /// The first bytes of an undecodable message that the supervisor is sent.
 const SAMPLE: usize = 64 << 10;
 
-/// A body that binds nothing and says nothing is taken for ready after this long, unless its slot has had a listener.
+/// A body that binds nothing and says nothing is taken for ready after this long.
 const SETTLED: Duration = Duration::from_secs(1);
+
+/// The same where it replaces one in whose place there was a listener: the port would be without anybody. Less than a body's start timeout,
+/// so that one that does not listen any more replaces one that did.
+const SETTLED_LATE: Duration = Duration::from_secs(24);
 
 /// A new process that is about to play a role.
 pub struct Life {
@@ -34,7 +38,7 @@ pub struct Life {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) control: Arc<Control>,
     pub(crate) args: Vec<u8>,
-    /// An incarnation before it had a listener.
+    /// It is to replace an incarnation of a slot that has listened.
     pub(crate) awaits_listener: bool,
     /// What the supervisor takes the role's messages and arguments for.
     pub(crate) schemas: (u64, u64),
@@ -219,10 +223,9 @@ where
     let order = life.control.stop();
     let body = async { body(cx).await.report() };
     tokio::pin!(body);
-    let settled = tokio::time::sleep(SETTLED);
+    let settled = tokio::time::sleep(if life.awaits_listener { SETTLED_LATE } else { SETTLED });
     tokio::pin!(settled);
-    // Where the one before listens, the port would be without anybody meanwhile.
-    let mut settling = !life.awaits_listener;
+    let mut settling = true;
     loop {
         tokio::select! {
             report = &mut body => {

@@ -29,7 +29,7 @@ pub(crate) struct BootMessage {
     pub(crate) previous: Option<ExitReason>,
     /// Which of the program's roles it plays.
     pub(crate) role: String,
-    /// An incarnation before it had a listener: a body is not ready before it has one too.
+    /// Another incarnation is current, and the slot has listened: a body that does not is taken for ready late.
     pub(crate) awaits_listener: bool,
     /// The role's arguments, as the user's type encodes them.
     #[serde(with = "bytes")]

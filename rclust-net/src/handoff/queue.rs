@@ -81,30 +81,31 @@ impl Queue {
         os::send_with(&self.give, &note::QUESTION, &[]).is_ok()
     }
 
-    /// Takes back what nobody took, oldest first, each with its packet's number.
-    pub(crate) fn read_back(&self) -> Vec<(Connection, u32)> {
-        let mut connections = Vec::new();
-        loop {
-            let receive = |flags| {
-                let (mut bytes, mut fds) = ([0; note::LEN], Vec::new());
-                let received = os::receive_with(&*self.take, &mut bytes, &mut fds, flags | RecvFlags::DONTWAIT);
-                received.map(|received| (received, bytes, fds))
-            };
-            // Without a descriptor left it stays where it is.
-            if receive(RecvFlags::PEEK).is_ok_and(|(looked, ..)| looked.truncated) {
-                return connections;
+    /// Takes back what nobody took, oldest first, each with its packet's number, and throws one away that is somebody's already. Where this
+    /// process has no descriptor left, the rest stays.
+    pub(crate) fn read_back(&self, thrown_away: Option<u32>) -> Vec<(Connection, u32)> {
+        let receive = |flags| {
+            let (mut bytes, mut fds) = ([0; note::LEN], Vec::new());
+            match os::receive_with(&*self.take, &mut bytes, &mut fds, flags | RecvFlags::DONTWAIT) {
+                Ok(received) if received.bytes > 0 => Some((note::decode(&bytes[..received.bytes]), fds.pop())),
+                _ => None,
             }
-            match receive(RecvFlags::empty()) {
-                Ok((received, bytes, mut fds)) if received.bytes > 0 => {
-                    // A question that nobody has read needs no answer any more.
-                    if let (Some(socket), Some(note)) = (fds.pop(), note::decode(&bytes[..received.bytes])) {
-                        let Note { peer, key, deaths, number } = note;
-                        connections.push((Connection { socket, peer, key, deaths }, number));
-                    }
-                }
-                _ => return connections,
+        };
+        let mut connections = Vec::new();
+        while let Some((looked, first)) = receive(RecvFlags::PEEK) {
+            let is_thrown_away = |note: &Note| Some(note.number) == thrown_away;
+            if first.is_none() && looked.is_some_and(|note| !is_thrown_away(&note)) {
+                break;
+            }
+            let Some((note, second)) = receive(RecvFlags::empty()) else { break };
+            // Its worker may have received what was looked at. A question that nobody has read needs no answer any more.
+            let socket = second.or(first.filter(|_| note == looked));
+            if let (Some(socket), Some(note)) = (socket, note.filter(|note| !is_thrown_away(note))) {
+                let Note { peer, key, deaths, number } = note;
+                connections.push((Connection { socket, peer, key, deaths }, number));
             }
         }
+        connections
     }
 }
 
@@ -130,7 +131,7 @@ mod tests {
             let (mut bytes, mut fds) = ([0; note::LEN], Vec::new());
             os::receive_with(&*queue.receiving_end(), &mut bytes, &mut fds, RecvFlags::DONTWAIT).unwrap();
         }
-        let back = queue.read_back();
+        let back = queue.read_back(None);
         let read: Vec<u8> = back
             .into_iter()
             .map(|(connection, _)| {
@@ -156,7 +157,7 @@ mod tests {
             assert!(given < 100_000, "the queue has no end");
         }
         assert_eq!(queue.untaken(), given as u64);
-        assert_eq!(queue.read_back().len(), given);
+        assert_eq!(queue.read_back(None).len(), given);
         assert_eq!(queue.untaken(), 0);
     }
 }

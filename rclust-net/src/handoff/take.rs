@@ -36,6 +36,8 @@ pub(crate) struct Reader {
     hand: Mutex<Hand>,
     /// A connection of this worker was closed.
     closed: Notify,
+    /// Something was found while nobody may have been looking.
+    came: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +115,11 @@ impl Taker {
         self.reader.hand().found.is_some()
     }
 
+    /// Something that nobody else can have may have been found since.
+    pub(crate) async fn came(&self) {
+        self.reader.came.notified().await;
+    }
+
     /// A connection of this worker was closed.
     pub(crate) fn closed(&self) -> Notified<'_> {
         self.reader.closed.notified()
@@ -150,7 +157,8 @@ impl Taker {
             closed.as_mut().enable();
             let Some(taking) = kept.taking() else {
                 // What comes is for others.
-                return std::future::pending().await;
+                self.came().await;
+                continue;
             };
             match here.while_alive(|| self.reader.take_now(&prepare)).transpose()? {
                 Some(Tried::Nothing) => guard.clear_ready(),
@@ -171,7 +179,7 @@ impl Taker {
 
 impl Reader {
     pub(crate) fn new(queue: Arc<OwnedFd>, own: Option<(Arc<Page>, u32)>) -> Reader {
-        Reader { queue, own, hand: Mutex::default(), closed: Notify::new() }
+        Reader { queue, own, hand: Mutex::default(), closed: Notify::new(), came: Notify::new() }
     }
 
     /// Whether it reads this queue.
@@ -200,7 +208,10 @@ impl Reader {
         }
         match self.receive(RecvFlags::empty()) {
             // The supervisor began to read back in this moment.
-            Ok(Some(packet)) if !packet.is(number) => hand.found = Some(packet),
+            Ok(Some(packet)) if !packet.is(number) => {
+                hand.found = Some(packet);
+                self.came.notify_one();
+            }
             // An error is the next one's to return.
             _ => {}
         }
