@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -183,7 +183,7 @@ impl Here {
     /// This worker listens: a body's worker is ready with that.
     pub fn listens(&self) {
         if self.control.ready_by_listening {
-            if !self.control.listened.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            if !self.control.listened.swap(true, Ordering::Relaxed) {
                 self.control.say(&ToSupervisor::Listens);
             }
             say_ready(&self.endpoint, &self.control);
